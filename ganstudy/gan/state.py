@@ -1,0 +1,86 @@
+"""TrainerState: every tensor and number that a run carries from one update to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ganstudy.gan.config import TrainConfig
+from ganstudy.gan.datasets import BatchSampler
+from ganstudy.gan.seeding import STREAMS, seeded_init, stream
+
+
+@dataclass
+class TrainerState:
+    """Networks, optimisers, averages, counters, data order and random streams of one run."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    averages: nn.ModuleDict
+    batches: BatchSampler
+    streams: dict[str, torch.Generator]
+    generator_updates: int = 0
+    discriminator_updates: int = 0
+
+    @classmethod
+    def initial(cls, config: TrainConfig, device: str) -> TrainerState:
+        """Return the state before the first update."""
+        shape = config.dataset.image_shape
+        layout = getattr(torch, config.memory_format.replace("contiguous", "contiguous_format"))
+        with seeded_init(config.seed, "init/generator"):
+            generator = config.architecture.generator(shape)
+        with seeded_init(config.seed, "init/discriminator"):
+            discriminator = config.architecture.discriminator(shape)
+        generator.to(device, memory_format=layout)
+        discriminator.to(device, memory_format=layout)
+        averages = {s.name: s.averaged(generator) for s in config.stabilizers}
+        streams = {name: stream(config.seed, name) for name in STREAMS}
+        images = config.dataset.images("train")
+        return cls(
+            generator=generator,
+            discriminator=discriminator,
+            generator_optimizer=config.generator_optimizer.build(generator.parameters()),
+            discriminator_optimizer=config.discriminator_optimizer.build(
+                discriminator.parameters()
+            ),
+            averages=nn.ModuleDict({k: v for k, v in averages.items() if v is not None}),
+            batches=BatchSampler(images, config.batch_size, streams["data"]),
+            streams=streams,
+        )
+
+    @property
+    def sampled(self) -> nn.Module:
+        """The generator that is sampled: the averaged one where a stabiliser keeps one."""
+        return next(iter(self.averages.values()), self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and dicts only: `torch.load(weights_only=True)` reads it."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "averages": self.averages.state_dict(),
+            "batches": self.batches.state_dict(),
+            "streams": {name: rng.get_state() for name, rng in self.streams.items()},
+            "generator_updates": self.generator_updates,
+            "discriminator_updates": self.discriminator_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become the state that `state_dict` was taken of."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self.averages.load_state_dict(state["averages"])
+        self.batches.load_state_dict(state["batches"])
+        for name, rng in self.streams.items():
+            rng.set_state(state["streams"][name])
+        self.generator_updates = state["generator_updates"]
+        self.discriminator_updates = state["discriminator_updates"]

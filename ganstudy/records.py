@@ -1,0 +1,286 @@
+"""The contract between what makes rows and what reads them: no torch, no Ray, no MLflow.
+
+A trial yields `Point`s (one number of one signal or score), `Event`s (a failure with onset,
+detection and evidence) and one `TrialResult` (how it ended). The three parquet tables of a study
+hold exactly these; `load_results` reads them.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TRIALS, POINTS, EVENTS, REPORTED = (
+    "trials.parquet",
+    "points.parquet",
+    "events.parquet",
+    "reported.parquet",
+)
+CLOCK_COLUMNS = frozenset(
+    {"started_at", "seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "attempts"}
+    | {"node", "samples", "samples_best", "generator_best", "generator_last"}
+)
+"""Columns that may differ between two runs of the same trial; all others are bit-equal."""
+
+
+class TrialStatus(enum.StrEnum):
+    """How a trial stands or ended."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    DIVERGED = "diverged"
+    """Non-finite at the end, or stopped by a divergence event: an outcome, scored +inf."""
+    STOPPED = "stopped"
+    """Stopped by another event or by a pruner, which the reason names."""
+    FAILED = "failed"
+    """Our fault: an exception, out of memory; never counted as an outcome of the arm."""
+    INTERRUPTED = "interrupted"
+
+    @property
+    def finished(self) -> bool:
+        """Whether a resume leaves the trial alone."""
+        return self in FINISHED
+
+
+FINISHED = frozenset(
+    {TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED, TrialStatus.FAILED}
+)
+
+
+class Point(NamedTuple):
+    """One value of one signal or score; its key within a trial is (name, discriminator_updates)."""
+
+    name: str
+    generator_updates: int
+    discriminator_updates: int
+    images_seen: int
+    wall_seconds: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """One failure of one trial, counted in discriminator updates.
+
+    Attributes:
+        kind: `divergence`, `mode_collapse`, ...
+        onset: Update at which the condition began to hold.
+        detected: Update at which the detector was sure.
+        ended: Update at which it was over, None while it lasts.
+        severity: 0 (barely) to 1 (total).
+        evidence: What a person can check: the signals' names and values.
+    """
+
+    kind: str
+    onset: int
+    detected: int
+    severity: float
+    evidence: Mapping[str, Any]
+    ended: int | None = None
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How far a trial is and how it ended; counters at the last recorded point."""
+
+    status: TrialStatus
+    reason: str = ""
+    generator_updates: int = 0
+    discriminator_updates: int = 0
+    images_seen: int = 0
+    started_at: float = math.nan
+    """Seconds since the epoch at which the first attempt began."""
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    best_at: int | None = None
+    """Discriminator updates of the best checkpoint by the primary score on the select split."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """torch version, CPU capability, threads, memory format, node."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """Everything one trial has recorded so far, with the names of the files it keeps."""
+
+    result: TrialResult
+    points: Sequence[Point] = ()
+    events: Sequence[Event] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Role (state, generator_best, generator_last, samples, samples_best) -> file name."""
+
+    def to_json(self) -> str:
+        """Return the record as JSON; NaN and infinities stay what they are."""
+        columns = list(zip(*self.points, strict=True)) or [()] * len(Point._fields)
+        return json.dumps(
+            {
+                "result": asdict(self.result),
+                "points": dict(zip(Point._fields, columns, strict=True)),
+                "events": [asdict(event) for event in self.events],
+                "files": dict(self.files),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialRecord:
+        """Read back what `to_json` wrote, bit for bit."""
+        data = json.loads(text)
+        result = data["result"] | {"status": TrialStatus(data["result"]["status"])}
+        columns = (data["points"][name] for name in Point._fields)
+        return cls(
+            result=TrialResult(**result),
+            points=[Point(*row) for row in zip(*columns, strict=True)],
+            events=[Event(**event) for event in data["events"]],
+            files=data["files"],
+        )
+
+    def values_at(self, discriminator_updates: int | None) -> dict[str, float]:
+        """Return name -> value of every point taken at that update."""
+        return {
+            p.name: p.value
+            for p in self.points
+            if p.discriminator_updates == discriminator_updates
+        }
+
+
+POINTS_SCHEMA = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("name", pa.string()),
+        ("generator_updates", pa.int64()),
+        ("discriminator_updates", pa.int64()),
+        ("images_seen", pa.int64()),
+        ("wall_seconds", pa.float64()),
+        ("value", pa.float64()),
+    ]
+)
+EVENTS_SCHEMA = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("kind", pa.string()),
+        ("onset", pa.int64()),
+        ("detected", pa.int64()),
+        ("ended", pa.int64()),
+        ("severity", pa.float64()),
+        ("evidence", pa.string()),
+    ]
+)
+REPORTED_SCHEMA = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("trial_id", pa.string()),
+        ("discriminator_updates", pa.int64()),
+        ("name", pa.string()),
+        ("split", pa.string()),
+        ("n_generated", pa.int64()),
+        ("n_real", pa.int64()),
+        ("value", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("floor", pa.float64()),
+    ]
+)
+"""Scores of each arm's best generator on the report split: chosen on select, told on report."""
+
+TRIAL_COLUMNS = [
+    ("study", pa.string()),
+    ("arm", pa.string()),
+    ("trial_id", pa.string()),
+    ("config_id", pa.string()),
+    ("seed", pa.int64()),
+    ("result_hash", pa.string()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+    ("generator_updates", pa.int64()),
+    ("discriminator_updates", pa.int64()),
+    ("images_seen", pa.int64()),
+    ("best_at", pa.int64()),
+    ("started_at", pa.float64()),
+    ("seconds", pa.float64()),
+    ("train_seconds", pa.float64()),
+    ("evaluate_seconds", pa.float64()),
+    ("attempts", pa.int64()),
+    ("torch", pa.string()),
+    ("cpu_capability", pa.string()),
+    ("threads", pa.int64()),
+    ("memory_format", pa.string()),
+    ("device", pa.string()),
+    ("node", pa.string()),
+    ("samples", pa.string()),
+    ("samples_best", pa.string()),
+    ("generator_best", pa.string()),
+    ("generator_last", pa.string()),
+]
+
+
+def trials_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """Return one schema for all arms: the fixed columns, then the union of `param.*`, `last.*`...
+
+    Arms have different parameters; a column is a number where every value is one, else a string.
+    """
+    fixed = dict(TRIAL_COLUMNS)
+    kinds: dict[str, pa.DataType] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name in fixed or value is None:
+                continue
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            if not numeric:
+                kinds[name] = pa.string()
+            else:
+                kinds.setdefault(name, pa.float64())
+    extra = sorted(kinds, key=lambda name: (not name.startswith("param."), name))
+    return pa.schema([*TRIAL_COLUMNS, *((name, kinds[name]) for name in extra)])
+
+
+def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return `rows` under `schema`; values of string columns that are not text become JSON."""
+    arrays = []
+    for column in schema:
+        values = [row.get(column.name) for row in rows]
+        if pa.types.is_string(column.type):
+            values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        arrays.append(pa.array(values, type=column.type, from_pandas=False))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+class Results(NamedTuple):
+    """The tables of one study."""
+
+    trials: pd.DataFrame
+    points: pd.DataFrame
+    events: pd.DataFrame
+    reported: pd.DataFrame
+
+
+def load_results(folder: str | Path) -> Results:
+    """Read a study's folder into pandas frames.
+
+    Args:
+        folder: The study's folder (`runs/<name>`).
+
+    Returns:
+        `Results`; a table that is not there yet is an empty frame.
+
+    Raises:
+        FileNotFoundError: If the folder holds no `trials.parquet`.
+    """
+    folder = Path(folder)
+    if not (folder / TRIALS).exists():
+        raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
+    empty = {POINTS: POINTS_SCHEMA, EVENTS: EVENTS_SCHEMA, REPORTED: REPORTED_SCHEMA}
+    frames = [pq.read_table(folder / TRIALS).to_pandas()]
+    for name, schema in empty.items():
+        path = folder / name
+        found = pq.read_table(path) if path.exists() else schema.empty_table()
+        frames.append(found.to_pandas())
+    return Results(*frames)
