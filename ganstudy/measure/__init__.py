@@ -1,0 +1,1 @@
+"""Measuring generators: images -> features -> scores -> events."""

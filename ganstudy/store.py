@@ -1,0 +1,290 @@
+"""A study's folder: trial folders with attempts, and their compaction into the parquet tables.
+
+One writer per folder. A trial writes only into `trials/<trial_id>/attempt-<n>/`, which its process
+made itself (mkdir is atomic), so an orphan of a killed driver harms nothing. In it `record.json`
+holds all rows so far and names the files that belong to them; it is replaced in one rename, so
+that rows and state always fit together. The driver alone writes the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from ganstudy.records import (
+    EVENTS,
+    EVENTS_SCHEMA,
+    POINTS,
+    POINTS_SCHEMA,
+    REPORTED,
+    REPORTED_SCHEMA,
+    TRIALS,
+    TrialRecord,
+    TrialResult,
+    TrialStatus,
+    table,
+    trials_schema,
+)
+
+RECORD, FAILURE = "record.json", "failed.json"
+ATTEMPT = re.compile(r"attempt-(\d+)")
+Writer = Callable[[Path], object]
+"""Writes one file to the path it is given."""
+
+
+def write_atomically(path: Path, write: Writer) -> None:
+    """Let `write` fill a file aside and rename it to `path`: all of it or nothing."""
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    try:
+        write(Path(aside))
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, all of it or nothing."""
+    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+class Attempt:
+    """One process's try at a trial: the only folder that the process writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Wrap the folder `attempt-<n>`."""
+        self.folder = folder
+
+    def save(self, record: TrialRecord, files: Mapping[str, Writer]) -> None:
+        """Write `files` (name -> writer), then replace the record that names them, then tidy up.
+
+        Killed at any moment, the attempt holds either the old record with its files or the new.
+        """
+        for name, write in files.items():
+            write_atomically(self.folder / name, write)
+        write_text(self.folder / RECORD, record.to_json())
+        kept = {RECORD, *record.files.values()}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def read(self) -> TrialRecord | None:
+        """Return the record, or None where nothing was recorded yet."""
+        try:
+            return TrialRecord.from_json((self.folder / RECORD).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+
+class TrialFolder:
+    """All attempts at one trial."""
+
+    def __init__(self, folder: Path) -> None:
+        """Wrap `trials/<trial_id>`, which need not exist yet."""
+        self.folder = folder
+
+    @property
+    def study(self) -> Path:
+        """The study's folder."""
+        return self.folder.parent.parent
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts so far, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        numbers = [int(m[1]) for p in self.folder.iterdir() if (m := ATTEMPT.fullmatch(p.name))]
+        return [Attempt(self.folder / f"attempt-{n}") for n in sorted(numbers)]
+
+    def latest(self) -> tuple[Attempt, TrialRecord] | None:
+        """Return the attempt that counts: the first that finished, else the newest with rows.
+
+        The first that finished, so that an orphan's late end never replaces what was told.
+        """
+        recorded = [(a, record) for a in self.attempts() if (record := a.read()) is not None]
+        finished = [pair for pair in recorded if pair[1].result.status.finished]
+        return finished[0] if finished else recorded[-1] if recorded else None
+
+    def new_attempt(self) -> Attempt:
+        """Make the next attempt's folder; two processes never get the same one."""
+        number = len(self.attempts())
+        while True:
+            number += 1
+            folder = self.folder / f"attempt-{number}"
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return Attempt(folder)
+
+    def fail(self, reason: str, details: str = "") -> None:
+        """Note, as the driver, that the trial failed for good; its rows so far stay."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / FAILURE, json.dumps({"reason": reason, "details": details}))
+
+    def forgive(self) -> None:
+        """Forget that the trial failed, so that it is tried again."""
+        (self.folder / FAILURE).unlink(missing_ok=True)
+
+    def failure(self) -> str | None:
+        """Return why the trial failed for good, or None."""
+        try:
+            return str(json.loads((self.folder / FAILURE).read_text("utf-8"))["reason"])
+        except FileNotFoundError:
+            return None
+
+    def finished(self) -> bool:
+        """Whether a resume leaves this trial alone."""
+        latest = self.latest()
+        done = latest is not None and latest[1].result.status.finished
+        return done or self.failure() is not None
+
+
+class StudyFolder:
+    """The folder of one study, seen by its driver and by its readers."""
+
+    def __init__(self, folder: Path) -> None:
+        """Wrap `runs/<name>`, which need not exist yet."""
+        self.folder = folder
+        self._lock = FileLock(folder / "driver.lock", timeout=0)
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written.
+
+        Raises:
+            FileExistsError: If it is there already.
+            OSError: If it cannot be made or written.
+        """
+        self.folder.mkdir(parents=True)
+        (self.folder / "trials").mkdir()
+
+    def lock(self) -> None:
+        """Become the study's only driver until the process ends.
+
+        Raises:
+            BlockingIOError: If another process drives the study.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BlockingIOError(f"another process is running the study {self.folder}") from None
+
+    def unlock(self) -> None:
+        """Let others drive."""
+        self._lock.release()
+
+    def driven(self) -> bool:
+        """Whether some process drives the study now."""
+        probe = FileLock(self.folder / "driver.lock", timeout=0)
+        try:
+            with probe:
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a read-only folder has no driver
+            return False
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Return the folder of one trial."""
+        return TrialFolder(self.folder / "trials" / trial_id)
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write one JSON file of the study, all of it or nothing."""
+        write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True))
+
+    def read_json(self, name: str) -> Any:
+        """Read one JSON file of the study."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
+        """Write who the trials are, one JSON line each, in the order of the plan."""
+        lines = (json.dumps(identity, sort_keys=True) + "\n" for identity in plan)
+        write_text(self.folder / "plan.jsonl", "".join(lines))
+
+    def read_plan(self) -> list[dict[str, Any]]:
+        """Return who the trials are, in the order of the plan."""
+        text = (self.folder / "plan.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def write_table(self, name: str, rows: pa.Table) -> None:
+        """Write one parquet table, all of it or nothing."""
+        write_atomically(self.folder / name, lambda aside: pq.write_table(rows, aside))
+
+    def write_reported(self, rows: list[dict[str, Any]]) -> None:
+        """Write the scores of the arms' best generators on the report split."""
+        self.write_table(REPORTED, table(rows, REPORTED_SCHEMA))
+
+    def compact(self, running: bool = False) -> list[dict[str, Any]]:
+        """Write the three tables from the trial folders; return the rows of trials.parquet.
+
+        Args:
+            running: Whether trials that have begun are running (else they were interrupted).
+        """
+        trials: list[dict[str, Any]] = []
+        points: dict[str, list[Any]] = {name: [] for name in POINTS_SCHEMA.names}
+        events: list[dict[str, Any]] = []
+        for identity in self.read_plan():
+            folder = self.trial(identity["trial_id"])
+            latest = folder.latest()
+            trials.append(self._trial_row(identity, folder, latest, running))
+            if latest is None:
+                continue
+            record = latest[1]
+            points["trial_id"] += [identity["trial_id"]] * len(record.points)
+            for name, column in zip(
+                POINTS_SCHEMA.names[1:], zip(*record.points, strict=True), strict=False
+            ):
+                points[name].extend(column)
+            for event in record.events:
+                row = asdict(event) | {"trial_id": identity["trial_id"]}
+                events.append(row | {"evidence": json.dumps(dict(event.evidence))})
+        self.write_table(POINTS, pa.table(points, schema=POINTS_SCHEMA))
+        self.write_table(EVENTS, table(events, EVENTS_SCHEMA))
+        self.write_table(TRIALS, table(trials, trials_schema(trials)))
+        return trials
+
+    def _trial_row(
+        self,
+        identity: Mapping[str, Any],
+        folder: TrialFolder,
+        latest: tuple[Attempt, TrialRecord] | None,
+        running: bool,
+    ) -> dict[str, Any]:
+        """Return one row of trials.parquet."""
+        attempt, record = latest or (None, TrialRecord(TrialResult(TrialStatus.PENDING)))
+        result = record.result
+        row = {k: v for k, v in identity.items() if k != "params"}
+        row |= {f"param.{key}": value for key, value in identity["params"].items()}
+        row |= {k: v for k, v in asdict(result).items() if k != "machine"} | dict(result.machine)
+        row["attempts"] = len(folder.attempts())
+        failure = folder.failure()
+        if failure is not None and not result.status.finished:
+            row |= {"status": TrialStatus.FAILED, "reason": failure}
+        elif result.status is TrialStatus.RUNNING and not running:
+            row["status"] = TrialStatus.INTERRUPTED
+        if record.points:
+            last = record.values_at(result.discriminator_updates)
+            row |= {f"last.{name}": value for name, value in last.items()}
+            best = record.values_at(result.best_at)
+            row |= {f"best.{name}": value for name, value in best.items()}
+        if attempt is not None:
+            for role, name in record.files.items():
+                if role != "state":
+                    row[role] = str((attempt.folder / name).relative_to(self.folder))
+        return row
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that was made for a study which did not start."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""StudySpec -> the trials, in a fixed order, whose first ones cover every arm."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scipy.stats import qmc
+
+from ganstudy.gan.seeding import derive
+from ganstudy.study.spec import Arm, StudySpec
+from ganstudy.trial import TrialSpec
+
+DEFAULT_CONFIG = "default"
+
+
+def plan(spec: StudySpec) -> list[TrialSpec]:
+    """Return every trial of the study, config by config, each config in every arm and seed."""
+    trials = []
+    for config_id, values_of in configs(spec):
+        for seed in spec.design.seeds:
+            for arm in spec.arms:
+                values = values_of.get(arm.name)
+                if values is not None:
+                    trials.append(trial(spec, arm, config_id, values, seed))
+    return trials
+
+
+def trial(
+    spec: StudySpec, arm: Arm, config_id: str, values: Mapping[str, Any], seed: int
+) -> TrialSpec:
+    """Return the trial of one arm at one config and seed."""
+    return TrialSpec(
+        study=spec.study,
+        arm=arm.name,
+        config_id=config_id,
+        train=arm.train(values, seed),
+        measure=spec.measure,
+        events=spec.events,
+        params=values,
+        cpu=spec.resources.cpu,
+        gpu=spec.resources.gpu,
+    )
+
+
+def configs(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Yield config_id, and arm -> swept values, in the order of the design."""
+    if spec.design.include_defaults:
+        yield DEFAULT_CONFIG, {arm.name: {} for arm in spec.arms}
+    if spec.design.sampler == "grid":
+        yield from _grid(spec)
+        return
+    uniforms = _sobol(spec) if spec.design.sampler == "sobol" else _hashed(spec)
+    for index in range(spec.design.configs):
+        yield (
+            f"c{index:02d}",
+            {
+                arm.name: {
+                    key: distribution.at(uniforms(arm, key, index))
+                    for key, distribution in sorted(arm.space.items())
+                }
+                for arm in spec.arms
+            },
+        )
+
+
+def uniform(design_seed: int, *key: object) -> float:
+    """Return a number in [0, 1) that depends on the seed and the key and on nothing else.
+
+    So extending a study or adding an arm moves no other draw, and arms that share a key share
+    its draw.
+    """
+    return (derive("design", design_seed, *key) >> 10) / 2**53
+
+
+def _hashed(spec: StudySpec) -> Any:
+    design = spec.design
+
+    def at(arm: Arm, key: str, index: int) -> float:
+        scope = "" if design.paired else arm.name
+        return uniform(design.seed, scope, key, index)
+
+    return at
+
+
+def _sobol(spec: StudySpec) -> Any:
+    """Return draws from one scrambled Sobol sequence over all keys of all arms."""
+    keys = sorted({key for arm in spec.arms for key in arm.space})
+    count = 2 ** math.ceil(math.log2(max(spec.design.configs, 2)))
+    sequence = qmc.Sobol(d=max(1, len(keys)), scramble=True, rng=spec.design.seed)
+    points = sequence.random(count)
+
+    def at(arm: Arm, key: str, index: int) -> float:
+        return float(points[index, keys.index(key)])
+
+    return at
+
+
+def _grid(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Yield the products of all choices; arms with smaller grids end earlier."""
+    grids = {arm.name: list(_products(arm)) for arm in spec.arms}
+    for index in range(max(len(grid) for grid in grids.values())):
+        yield (
+            f"c{index:02d}",
+            {name: grid[index] for name, grid in grids.items() if index < len(grid)},
+        )
+
+
+def _products(arm: Arm) -> Iterator[dict[str, Any]]:
+    keys = sorted(arm.space)
+    for values in itertools.product(*(arm.space[key].ends() for key in keys)):
+        yield dict(zip(keys, values, strict=True))

@@ -1,0 +1,391 @@
+"""A study's YAML -> a StudySpec of built objects, or one error with the path of the wrong key.
+
+Everything that a trial could trip over is built here, both ends of every range and every choice
+included, before anything is written or started.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import torch
+from pydantic import Field
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+from ganstudy.gan.config import SHORTHANDS, TrainConfig, at, merge
+from ganstudy.measure.events import EventsConfig
+from ganstudy.measure.protocol import MeasureConfig, whole
+from ganstudy.registry import STRICT, StudyError, translate, unknown
+from ganstudy.study.space import Distribution, parse_distribution
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+TRAIN_KEYS = {
+    "dataset", "architecture", "loss", "regularizers", "stabilizers", "generator_optimizer",
+    "discriminator_optimizer", "n_critic", "batch_size", "memory_format", "budget", *SHORTHANDS,
+}  # fmt: skip
+"""Keys of `base` and of an arm; an arm also has `space`."""
+
+
+class Design(pydantic.BaseModel):
+    """Which configurations and seeds are run."""
+
+    model_config = STRICT | {"frozen": True}
+
+    sampler: Literal["random", "sobol", "grid", "tpe"] = "random"
+    """random: independent draws, what best-of-k curves need; tpe: adaptive, kept out of them."""
+    configs: Annotated[int, Field(ge=1)] = 16
+    """Configurations per arm (of a grid: all of them, whatever this says)."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """Training seeds per configuration."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the draws."""
+    paired: bool = True
+    """Whether config i has the same draw in every arm."""
+    include_defaults: bool = False
+    """Whether each arm's defaults run too, as the config `default`, outside best-of-k."""
+
+
+class Resources(pydantic.BaseModel):
+    """What one trial gets."""
+
+    model_config = STRICT | {"frozen": True}
+
+    cpu: Annotated[int, Field(ge=1)] = 1
+    """Cores and threads per trial."""
+    gpu: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs per trial; a fraction shares one."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time; as many as fit unless given."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training that is compared: its settings and its search space."""
+
+    name: str
+    settings: Mapping[str, Any]
+    space: Mapping[str, Distribution]
+
+    def train(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
+        """Return the config of this arm at the swept `values`, key path -> value."""
+        settings = dict(self.settings)
+        for key, value in values.items():
+            settings = merge(settings, nested(key, value))
+        budget = settings.pop("budget")
+        settings["discriminator_updates"] = budget["discriminator_updates"]
+        return TrainConfig.from_dict(settings | {"seed": seed})
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study: what is asked, which arms are compared, how it is measured and run."""
+
+    study: str
+    arms: tuple[Arm, ...]
+    design: Design
+    measure: MeasureConfig
+    events: EventsConfig
+    resources: Resources
+    question: str = ""
+    source: str = ""
+    retries: int = 2
+    max_failed_trials: int = 0
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the study as plain data, all defaults filled in; parses to an equal spec."""
+        return {
+            "study": self.study,
+            "question": self.question,
+            "source": self.source,
+            "arms": {
+                arm.name: {
+                    **copy.deepcopy(dict(arm.settings)),
+                    "space": {key: d.to_dict() for key, d in arm.space.items()},
+                }
+                for arm in self.arms
+            },
+            "design": self.design.model_dump(),
+            "measure": self.measure.to_dict(),
+            "events": self.events.to_dict(),
+            "resources": self.resources.model_dump(),
+            "retries": self.retries,
+            "max_failed_trials": self.max_failed_trials,
+        }
+
+
+TOP_KEYS = {
+    "study", "question", "source", "base", "arms", "space", "design", "measure", "events",
+    "resources", "retries", "max_failed_trials",
+}  # fmt: skip
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """Return `{a: {b: value}}` for the path `a.b`."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping safely: tags are refused, never executed.
+
+    Raises:
+        StudyError: For a file that cannot be read, is not UTF-8 or is not a YAML mapping.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError("", f"cannot read the file: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise StudyError("", f"not UTF-8 text (byte {error.start})") from None
+    except DuplicateKeyError as error:
+        raise StudyError("", f"{error.problem}{_line(error)}") from None
+    except ConstructorError as error:
+        raise StudyError("", f"YAML tags are not allowed: {error.problem}{_line(error)}") from None
+    except (YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise StudyError("", f"not valid YAML: {problem}{_line(error)}") from None
+    if not isinstance(data, dict):
+        raise StudyError("", "a study is a mapping that begins with `study: NAME`")
+    return data
+
+
+def _line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f" (line {mark.line + 1})" if mark is not None else ""
+
+
+def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
+    """Read, build and check a study.
+
+    Args:
+        path: The YAML file.
+        overrides: `KEY=VALUE`, with KEY a dotted path and VALUE YAML: `design.configs=4`.
+
+    Raises:
+        StudyError: With the path of the wrong key, the rule and the nearest right name.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise StudyError("--set", f"must be KEY=VALUE, got {override!r}")
+        try:
+            value = YAML(typ="safe", pure=True).load(text)
+        except YAMLError:
+            raise StudyError("--set", f"the value of {key} is not valid YAML: {text!r}") from None
+        data = merge_plain(data, nested(key, value))
+    spec = parse_study(data)
+    check(spec)
+    return spec
+
+
+def merge_plain(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `over` laid on `base`, mapping by mapping; a name becomes a mapping where needed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, str) and key != "study":
+            old = {"name": old}
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            merged[key] = merge_plain(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_study(data: Mapping[str, Any]) -> StudySpec:
+    """Build a study from plain data; see `check` for what needs the data set."""
+    for key in data:
+        if key not in TOP_KEYS:
+            raise StudyError(str(key), unknown("key", key, TOP_KEYS))
+    name = at("study", _name, data.get("study"))
+    base = at("base", lambda value: _settings(value, TRAIN_KEYS), data.get("base", {}))
+    base = {"budget": {"discriminator_updates": 1000}} | base
+    arms = at("arms", lambda value: _arms(value, base), data.get("arms"))
+    arms = _with_shared_space(arms, at("space", _space, data.get("space", {})))
+    budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
+    return StudySpec(
+        study=name,
+        question=at("question", _text, data.get("question", "")),
+        source=at("source", _text, data.get("source", "")),
+        arms=arms,
+        design=at("design", lambda value: _model(Design, value), data.get("design", {})),
+        measure=at("measure", lambda v: _measure(v, budget), data.get("measure", {})),
+        events=at("events", lambda v: EventsConfig.from_dict(_mapping(v)), data.get("events", {})),
+        resources=at("resources", lambda v: _model(Resources, v), data.get("resources", {})),
+        retries=at("retries", lambda v: whole(v, least=0), data.get("retries", 2)),
+        max_failed_trials=at(
+            "max_failed_trials", lambda v: whole(v, least=0), data.get("max_failed_trials", 0)
+        ),
+    )
+
+
+def check(spec: StudySpec) -> None:
+    """Build what every trial will need: data, networks, and measures that can be trusted."""
+    for arm in spec.arms:
+        at(f"arms.{arm.name}", lambda values, a=arm: _check_train(a.train(values, 0)), {})
+        for key, distribution in arm.space.items():
+            for value in distribution.ends():
+                at(
+                    f"arms.{arm.name}.space.{key}",
+                    lambda v, a=arm, k=key: _check_train(_swept(a, k, v)),
+                    value,
+                )
+        at("measure", spec.measure.check, arm.train({}, 0).dataset)
+    if spec.design.sampler == "grid":
+        _check_grid(spec)
+
+
+def _swept(arm: Arm, key: str, value: Any) -> TrainConfig:
+    """Return the arm's config at one swept value; an error names the space key alone."""
+    try:
+        return arm.train({key: value}, 0)
+    except StudyError as error:
+        raise StudyError("", f"{error.rule} (at the value {value!r})") from None
+
+
+def _check_train(config: TrainConfig) -> None:
+    """Build data and networks without memory (torch's meta device)."""
+    try:
+        config.dataset.check()
+        shape = config.dataset.image_shape
+    except (ValueError, OSError) as error:
+        raise StudyError("dataset", str(error)) from None
+    if config.batch_size > len(config.dataset.images("train")):
+        available = len(config.dataset.images("train"))
+        raise StudyError(
+            "batch_size", f"{config.batch_size} is more than the {available} training images"
+        )
+    try:
+        with torch.device("meta"):
+            config.architecture.generator(shape)
+            config.architecture.discriminator(shape)
+    except ValueError as error:
+        raise StudyError("architecture", str(error)) from None
+
+
+def _check_grid(spec: StudySpec) -> None:
+    for arm in spec.arms:
+        for key, distribution in arm.space.items():
+            if "choice" not in distribution.to_dict():
+                raise StudyError(
+                    f"arms.{arm.name}.space.{key}", "a grid needs choices, not a range"
+                )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise StudyError("", f"a mapping is needed, got {value!r}")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise StudyError("", f"a name of letters, digits, _ and - is needed, got {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise StudyError("", f"a text is needed, got {value!r}")
+    return value.strip()
+
+
+def _model(model: type[Any], value: object) -> Any:
+    try:
+        return model(**_mapping(value))
+    except pydantic.ValidationError as error:
+        raise translate(error, "key", model.model_fields) from None
+
+
+def _measure(value: object, budget: int) -> MeasureConfig:
+    return MeasureConfig.from_dict(_mapping(value), budget)
+
+
+def _settings(value: object, known: set[str]) -> dict[str, Any]:
+    settings = dict(_mapping(value))
+    for key in settings:
+        if key not in known:
+            raise StudyError(str(key), unknown("key", key, known))
+    if "budget" in settings:
+        budget = settings["budget"]
+        if not isinstance(budget, Mapping) or set(budget) != {"discriminator_updates"}:
+            raise StudyError("budget", f"must be {{discriminator_updates: N}}, got {budget!r}")
+        at("budget.discriminator_updates", whole, budget["discriminator_updates"])
+    return settings
+
+
+def _space(value: object) -> dict[str, Distribution]:
+    return {str(key): at(str(key), parse_distribution, d) for key, d in _mapping(value).items()}
+
+
+def _arms(value: object, base: Mapping[str, Any]) -> tuple[Arm, ...]:
+    if not isinstance(value, Mapping) or not value:
+        raise StudyError("", "at least one arm is needed: {name: {loss: ...}}")
+    return tuple(at(str(name), lambda v, n=name: _arm(n, v, base), v) for name, v in value.items())
+
+
+def _arm(name: object, value: object, base: Mapping[str, Any]) -> Arm:
+    own = _settings(value if value is not None else {}, TRAIN_KEYS | {"space"})
+    space = at("space", _space, own.pop("space", {}))
+    arm = Arm(_name(name), merge(base, own), space)
+    arm.train({}, 0)
+    for key in space:
+        if not has_key(arm, key):
+            raise at_space(arm, key)
+    return arm
+
+
+def at_space(arm: Arm, key: str) -> StudyError:
+    """Return the error for a space key that the arm does not have."""
+    return StudyError(f"space.{key}", unknown("key of this arm", key, sweepable(arm)))
+
+
+def sweepable(arm: Arm) -> list[str]:
+    """Return every key path that a space of this arm may name."""
+    plain = arm.train({}, 0).to_dict()
+    for key in ("seed", "discriminator_updates"):
+        del plain[key]
+    paths = ["ttur_ratio", "budget.discriminator_updates"]
+    for key, value in plain.items():
+        paths.append(key)
+        if isinstance(value, Mapping):
+            for option, inner in value.items():
+                paths.append(f"{key}.{option}")
+                if isinstance(inner, Mapping):
+                    paths += [f"{key}.{option}.{name}" for name in inner]
+    shared = set(plain["generator_optimizer"]) & set(plain["discriminator_optimizer"])
+    return paths + ["optimizer", *(f"optimizer.{option}" for option in shared)]
+
+
+def has_key(arm: Arm, key: str) -> bool:
+    """Whether `key` is a path into the settings of `arm`."""
+    return key in sweepable(arm)
+
+
+def _with_shared_space(
+    arms: tuple[Arm, ...], shared: Mapping[str, Distribution]
+) -> tuple[Arm, ...]:
+    """Give every arm those keys of the study's space that it has; a key of no arm is an error."""
+    for key in shared:
+        if not any(has_key(arm, key) for arm in arms):
+            known = {path for arm in arms for path in sweepable(arm)}
+            raise StudyError(f"space.{key}", unknown("key of any arm", key, known))
+    return tuple(
+        Arm(
+            arm.name,
+            arm.settings,
+            {k: d for k, d in shared.items() if has_key(arm, k)} | dict(arm.space),
+        )
+        for arm in arms
+    )

@@ -1,0 +1,365 @@
+"""One trial: train, measure, watch, record. Every executor runs the same `run_trial`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganstudy.gan.config import TrainConfig
+from ganstudy.gan.trainer import GanTrainer, Trainer, auc
+from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
+from ganstudy.measure.protocol import MeasureConfig, evaluator
+from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
+from ganstudy.store import Attempt, TrialFolder, Writer
+
+READ_EVERY = 25
+"""Discriminator updates between two reads of the training signals."""
+GRID_SIDE = 8
+"""Images per side of a sample grid."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that one trial is: who it is, how it trains, how it is measured and watched.
+
+    Attributes:
+        trial_id: Readable and unique in its study: `wgan_gp-c07-s0`.
+        params: The swept values, by key path.
+        cpu: Threads.
+        gpu: Share of a GPU; above 0 the trial runs on "cuda".
+    """
+
+    study: str
+    arm: str
+    config_id: str
+    train: TrainConfig
+    measure: MeasureConfig
+    events: EventsConfig
+    params: Mapping[str, Any]
+    cpu: int = 1
+    gpu: float = 0.0
+
+    @property
+    def seed(self) -> int:
+        """The seed of the training run."""
+        return self.train.seed
+
+    @property
+    def trial_id(self) -> str:
+        """Arm, config and seed."""
+        return f"{self.arm}-{self.config_id}-s{self.seed}"
+
+    @property
+    def device(self) -> str:
+        """Where the trial trains."""
+        return "cuda" if self.gpu > 0 else "cpu"
+
+    @property
+    def result_hash(self) -> str:
+        """16 hex digits of all that changes the result: equal hash, equal rows."""
+        parts = [self.train.to_dict(), self.measure.to_dict(), self.events.to_dict()]
+        text = json.dumps([*parts, self.cpu, self.device], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def primary(self) -> Primary:
+        """Name and direction of the score by which checkpoints are chosen."""
+        return Primary(self.measure.primary, self.measure.metrics[0].direction == "minimize")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the columns that say who the trial is."""
+        return {
+            "study": self.study,
+            "arm": self.arm,
+            "trial_id": self.trial_id,
+            "config_id": self.config_id,
+            "seed": self.seed,
+            "result_hash": self.result_hash,
+            "params": dict(self.params),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data from which `from_dict` builds an equal spec."""
+        return {
+            "study": self.study,
+            "arm": self.arm,
+            "config_id": self.config_id,
+            "train": self.train.to_dict(),
+            "measure": self.measure.to_dict(),
+            "events": self.events.to_dict(),
+            "params": dict(self.params),
+            "cpu": self.cpu,
+            "gpu": self.gpu,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialSpec:
+        """Build from what `to_dict` gave."""
+        train = TrainConfig.from_dict(data["train"])
+        built = {
+            "train": train,
+            "measure": MeasureConfig.from_dict(data["measure"], train.discriminator_updates),
+            "events": EventsConfig.from_dict(data["events"]),
+        }
+        return cls(**{**data, **built})
+
+
+class Heartbeat(NamedTuple):
+    """What an executor hears of a trial at every evaluation."""
+
+    trial_id: str
+    discriminator_updates: int
+    budget: int
+    score: float
+    """The primary score, NaN where there is none."""
+    status: TrialStatus
+
+
+def run_trial(
+    spec: TrialSpec,
+    folder: TrialFolder,
+    heartbeat: Callable[[Heartbeat], object] = lambda beat: None,
+    trainer: Trainer | None = None,
+) -> TrialRecord:
+    """Run (or go on with) one trial to its end; return its record.
+
+    Args:
+        spec: The trial.
+        folder: Where it records; an unfinished attempt there is gone on with.
+        heartbeat: Called at every evaluation.
+        trainer: What trains; ours from `spec.train` unless given.
+    """
+    for beat in trial_steps(spec, folder, trainer):
+        heartbeat(beat)
+    latest = folder.latest()
+    assert latest is not None  # the last step has recorded
+    return latest[1]
+
+
+def trial_steps(
+    spec: TrialSpec, folder: TrialFolder, trainer: Trainer | None = None
+) -> Iterator[Heartbeat]:
+    """Yield a heartbeat after every evaluation, when all rows so far are on disk."""
+    latest = folder.latest()
+    if latest is not None and latest[1].result.status.finished:
+        yield _beat(spec, latest[1])
+        return
+    # Per thread in torch's OpenMP build, so it is set where the training runs.
+    torch.set_num_threads(max(1, spec.cpu))
+    run = TrialRun(spec, folder, trainer or GanTrainer(spec.train, spec.device))
+    while True:
+        record = run.step()
+        yield _beat(spec, record)
+        if record.result.status.finished:
+            return
+
+
+def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
+    at = record.result.discriminator_updates
+    score = record.values_at(at).get(spec.primary.name, math.nan)
+    budget = spec.train.discriminator_updates
+    return Heartbeat(spec.trial_id, at, budget, score, record.result.status)
+
+
+class TrialRun:
+    """One attempt at a trial, from evaluation to evaluation."""
+
+    def __init__(self, spec: TrialSpec, folder: TrialFolder, trainer: Trainer) -> None:
+        """Load the measures and, where an earlier attempt left one, the state."""
+        self.spec, self.trainer = spec, trainer
+        latest = folder.latest()
+        self.attempt: Attempt = folder.new_attempt()
+        features = folder.study / "features"
+        self.evaluator = evaluator(spec.measure, spec.train.dataset, "select", features)
+        self.log = EventLog(spec.events.detectors, spec.primary)
+        self.record = TrialRecord(
+            TrialResult(TrialStatus.RUNNING, started_at=time.time(), machine=machine(spec))
+        )
+        self._kept: dict[str, Writer] = {}
+        if latest is not None:
+            self._continue(*latest)
+        self._clock = time.monotonic() - self.record.result.seconds
+
+    def _continue(self, attempt: Attempt, record: TrialRecord) -> None:
+        """Take over rows, state and kept files of an earlier attempt."""
+        self.record = record
+        self.log.update(record.points)
+        names = {role: attempt.folder / name for role, name in record.files.items()}
+        self.trainer.load_state_dict(torch.load(names["state"], weights_only=True))
+        for path in names.values():
+            content = path.read_bytes()
+            self._kept[path.name] = partial(_write_bytes, content=content)
+
+    def step(self) -> TrialRecord:
+        """Train up to the next evaluation, evaluate, record; return the record."""
+        begun, points = time.monotonic(), []  # type: tuple[float, list[Point]]
+        budget = self.spec.train.discriminator_updates
+        stop = None
+        if self.record.points:
+            due = min(budget, self._at() + self.spec.measure.every)
+            while self._at() < due and stop is None:
+                signals = self.trainer.advance(min(READ_EVERY, due - self._at()))
+                points += self._points(signals)
+                stop = self._stopping(points[-len(signals) :])
+        trained = time.monotonic()
+        images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
+        scores = self._points(self._measure(images))
+        stop = self._stopping(scores) or stop
+        status, reason = self._status(points + scores, stop, done=self._at() >= budget)
+        self._save(status, reason, points + scores, images, begun, trained)
+        return self.record
+
+    def _at(self) -> int:
+        return self.trainer.discriminator_updates
+
+    def _points(self, values: Mapping[str, float]) -> list[Point]:
+        """Return values as points at the current update."""
+        at, images = self._at(), self._at() * self.spec.train.batch_size
+        clock = time.monotonic() - self._clock
+        updates = self.trainer.generator_updates
+        return [Point(name, updates, at, images, clock, v) for name, v in values.items()]
+
+    def _stopping(self, points: list[Point]) -> str | None:
+        """Feed the detectors; return the kind of an event that stops the trial."""
+        begun = self.log.update(points)
+        return next((e.kind for e in begun if e.kind in self.spec.events.stop_on), None)
+
+    def _measure(self, images: Tensor) -> dict[str, float]:
+        """Return scores, their standard errors and the held-out AUC by stored name."""
+        values: dict[str, float] = {}
+        for name, score in self.evaluator.scores(images).items():
+            values[name] = score.value
+            if not math.isnan(score.standard_error):
+                values[name + STANDARD_ERROR] = score.standard_error
+        if isinstance(self.trainer, GanTrainer):
+            real = self.trainer.logits(self.evaluator.real_floats)
+            values[HELD_OUT_AUC] = auc(real, self.trainer.logits(images)).item()
+        return values
+
+    def _status(
+        self, points: list[Point], stop: str | None, done: bool
+    ) -> tuple[TrialStatus, str]:
+        """Return how the trial stands after `points`, the newest ones."""
+        if stop == "divergence":
+            event = next(e for e in self.log.events if e.kind == "divergence")
+            return TrialStatus.DIVERGED, "{signal} {rule}".format(**event.evidence)
+        if stop is not None:
+            return TrialStatus.STOPPED, stop
+        if not done:
+            return TrialStatus.RUNNING, ""
+        broken = [p.name for p in points if p.discriminator_updates == self._at()
+                  and not math.isfinite(p.value)]  # fmt: skip
+        if broken:
+            return TrialStatus.DIVERGED, f"{broken[0]} not finite at the end"
+        return TrialStatus.COMPLETED, ""
+
+    def _save(
+        self,
+        status: TrialStatus,
+        reason: str,
+        points: list[Point],
+        images: Tensor,
+        begun: float,
+        trained: float,
+    ) -> None:
+        """Replace the attempt's record and files by the new ones, together."""
+        at, spec = self._at(), self.spec
+        all_points = [*self.record.points, *points]
+        best_at = best_checkpoint(all_points, spec.primary)
+        files = dict(self.record.files)
+        new: dict[str, Writer] = {}
+        grid = partial(_write_bytes, content=sample_grid(images))
+        files["samples"] = f"samples-{at:07d}.png"
+        new[files["samples"]] = grid
+        if isinstance(self.trainer, GanTrainer):
+            files["generator_last"] = f"generator-{at:07d}.pt"
+            weights = self.trainer.generator_state_dict()
+            new[files["generator_last"]] = partial(_write_torch, content=weights)
+        if best_at == at:
+            files["samples_best"] = files["samples"]
+            if "generator_last" in files:
+                files["generator_best"] = files["generator_last"]
+        files.pop("state", None)
+        if not status.finished:
+            files["state"] = f"state-{at:07d}.pt"
+            new[files["state"]] = partial(_write_torch, content=self.trainer.state_dict())
+        now, old = time.monotonic(), self.record.result
+        result = replace(
+            old,
+            status=status,
+            reason=reason,
+            generator_updates=self.trainer.generator_updates,
+            discriminator_updates=at,
+            images_seen=at * spec.train.batch_size,
+            seconds=now - self._clock,
+            train_seconds=old.train_seconds + (trained - begun),
+            evaluate_seconds=old.evaluate_seconds + (now - trained),
+            best_at=best_at,
+        )
+        self.record = TrialRecord(result, all_points, self.log.events, files)
+        kept = {n: w for n, w in self._kept.items() if n in files.values() and n not in new}
+        self.attempt.save(self.record, kept | new)
+        self._kept = {}
+
+
+def best_checkpoint(points: list[Point], primary: Primary) -> int | None:
+    """Return the discriminator updates at which the primary score was best, None if never finite.
+
+    The untrained generator's evaluation does not count; of equal scores the earlier one does.
+    """
+    scored = [
+        (p.value if primary.minimize else -p.value, p.discriminator_updates)
+        for p in points
+        if p.name == primary.name and math.isfinite(p.value) and p.discriminator_updates > 0
+    ]
+    return min(scored)[1] if scored else None
+
+
+def sample_grid(images: Tensor) -> bytes:
+    """Return the first 64 images as one PNG; pixels that are not finite come out black."""
+    count = min(len(images), GRID_SIDE**2) // GRID_SIDE * GRID_SIDE
+    visible = images[:count].where(images[:count].isfinite(), -1.0).clamp(-1, 1)
+    tiles = visible.add(1).mul(127.5).round().to(torch.uint8)
+    n, channels, height, width = tiles.shape
+    rows = tiles.view(n // GRID_SIDE, GRID_SIDE, channels, height, width)
+    picture = rows.permute(0, 3, 1, 4, 2).reshape(
+        n // GRID_SIDE * height, GRID_SIDE * width, channels
+    )
+    out = io.BytesIO()
+    pixels = picture.numpy() if channels == 3 else picture[:, :, 0].numpy()
+    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def machine(spec: TrialSpec) -> dict[str, Any]:
+    """Return what bit-equality of rows depends on, and where the trial ran."""
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "memory_format": spec.train.memory_format,
+        "device": spec.device,
+        "node": platform.node(),
+    }
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _write_torch(path: Path, content: object) -> None:
+    torch.save(content, path)
+
