@@ -37,7 +37,7 @@ from ganstudy.records import (
     trials_schema,
 )
 
-RECORD, FAILURE = "record.json", "failed.json"
+RECORD, FAILURE, TRACEBACK = "record.json", "failed.json", "traceback.txt"
 ATTEMPT = re.compile(r"attempt-(\d+)")
 Writer = Callable[[Path], object]
 """Writes one file to the path it is given."""
@@ -75,10 +75,21 @@ class Attempt:
         for name, write in files.items():
             write_atomically(self.folder / name, write)
         write_text(self.folder / RECORD, record.to_json())
-        kept = {RECORD, *record.files.values()}
+        kept = {RECORD, TRACEBACK, *record.files.values()}
         for path in self.folder.iterdir():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    def note_error(self, traceback: str) -> None:
+        """Keep a traceback beside the record."""
+        write_text(self.folder / TRACEBACK, traceback)
+
+    def error(self) -> str:
+        """Return the traceback of this attempt, empty if it noted none."""
+        try:
+            return (self.folder / TRACEBACK).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def read(self) -> TrialRecord | None:
         """Return the record, or None where nothing was recorded yet."""
@@ -128,10 +139,18 @@ class TrialFolder:
                 continue
             return Attempt(folder)
 
-    def fail(self, reason: str, details: str = "") -> None:
-        """Note, as the driver, that the trial failed for good; its rows so far stay."""
+    def fail(self, otherwise: str) -> str:
+        """Note, as the driver, that the trial failed for good; its rows so far stay.
+
+        Returns:
+            The reason: the last line of the newest attempt's traceback, else `otherwise`.
+        """
+        attempts = self.attempts()
+        details = attempts[-1].error() if attempts else ""
+        reason = details.strip().splitlines()[-1] if details else otherwise
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / FAILURE, json.dumps({"reason": reason, "details": details}))
+        return reason
 
     def forgive(self) -> None:
         """Forget that the trial failed, so that it is tried again."""
@@ -212,10 +231,16 @@ class StudyFolder:
         lines = (json.dumps(identity, sort_keys=True) + "\n" for identity in plan)
         write_text(self.folder / "plan.jsonl", "".join(lines))
 
+    def append_plan(self, identity: Mapping[str, Any]) -> None:
+        """Add one trial to the plan: an adaptive search does not know its trials beforehand."""
+        with (self.folder / "plan.jsonl").open("a", encoding="utf-8") as plan:
+            plan.write(json.dumps(identity, sort_keys=True) + "\n")
+
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan."""
         text = (self.folder / "plan.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        # A line without its end was cut by a kill: that trial had not begun.
+        return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
 
     def write_table(self, name: str, rows: pa.Table) -> None:
         """Write one parquet table, all of it or nothing."""

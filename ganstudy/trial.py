@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import platform
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -159,12 +161,16 @@ def trial_steps(
         return
     # Per thread in torch's OpenMP build, so it is set where the training runs.
     torch.set_num_threads(max(1, spec.cpu))
-    run = TrialRun(spec, folder, trainer or GanTrainer(spec.train, spec.device))
-    while True:
-        record = run.step()
-        yield _beat(spec, record)
-        if record.result.status.finished:
-            return
+    attempt = folder.new_attempt()
+    try:
+        run = TrialRun(spec, attempt, latest, trainer or GanTrainer(spec.train, spec.device))
+        while not run.record.result.status.finished:
+            yield _beat(spec, run.step())
+    except Exception:
+        # On a full disk not even the traceback can be kept; the exception itself still tells.
+        with contextlib.suppress(OSError):
+            attempt.note_error(traceback.format_exc())
+        raise
 
 
 def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
@@ -177,12 +183,16 @@ def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
 class TrialRun:
     """One attempt at a trial, from evaluation to evaluation."""
 
-    def __init__(self, spec: TrialSpec, folder: TrialFolder, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        spec: TrialSpec,
+        attempt: Attempt,
+        latest: tuple[Attempt, TrialRecord] | None,
+        trainer: Trainer,
+    ) -> None:
         """Load the measures and, where an earlier attempt left one, the state."""
-        self.spec, self.trainer = spec, trainer
-        latest = folder.latest()
-        self.attempt: Attempt = folder.new_attempt()
-        features = folder.study / "features"
+        self.spec, self.attempt, self.trainer = spec, attempt, trainer
+        features = attempt.folder.parent.parent.parent / "features"
         self.evaluator = evaluator(spec.measure, spec.train.dataset, "select", features)
         self.log = EventLog(spec.events.detectors, spec.primary)
         self.record = TrialRecord(

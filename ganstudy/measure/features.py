@@ -94,6 +94,26 @@ def save_atomically(path: Path, content: object) -> None:
     os.replace(aside.name, path)
 
 
+def cached(name: str, folder: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `make` makes, from `folder` or the user's cache where it was made before.
+
+    A study keeps its own copy in `folder`, so that every node reads the same weights.
+    """
+    shared = cache_folder() / "features" / name
+    places = [place for place in (folder and folder / name, shared) if place]
+    found = next((place for place in places if place.exists()), None)
+    content: dict[str, Any] = torch.load(found, weights_only=True) if found else make()
+    for place in places:
+        if not place.exists():
+            try:
+                save_atomically(place, content)
+            except OSError:
+                # A user's cache that cannot be written costs time, not the study.
+                if place != shared:
+                    raise
+    return content
+
+
 @FEATURES.register("small_cnn")
 @component
 class SmallCNN(FeatureNetwork):
@@ -121,10 +141,7 @@ class SmallCNN(FeatureNetwork):
         images, labels = dataset.images("train"), dataset.labels("train")
         assert labels is not None  # check() has refused data without labels
         depends = content_hash(images, labels, repr(self), torch.__version__)
-        path = (cache or cache_folder() / "features") / f"small_cnn-{depends}.pt"
-        if not path.exists():
-            save_atomically(path, self._train(dataset))
-        saved = torch.load(path, weights_only=True)
+        saved = cached(f"small_cnn-{depends}.pt", cache, lambda: self._train(dataset))
         network = self._network(dataset)
         network.load_state_dict(saved["weights"])
         network.eval()

@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from scipy.stats import qmc
-
 from ganstudy.gan.seeding import derive
 from ganstudy.study.spec import Arm, StudySpec
 from ganstudy.trial import TrialSpec
@@ -87,6 +85,8 @@ def _hashed(spec: StudySpec) -> Any:
 
 def _sobol(spec: StudySpec) -> Any:
     """Return draws from one scrambled Sobol sequence over all keys of all arms."""
+    from scipy.stats import qmc  # slow to import, and few studies need it
+
     keys = sorted({key for arm in spec.arms for key in arm.space})
     count = 2 ** math.ceil(math.log2(max(spec.design.configs, 2)))
     sequence = qmc.Sobol(d=max(1, len(keys)), scramble=True, rng=spec.design.seed)

@@ -7,6 +7,7 @@ included, before anything is written or started.
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from ganstudy.gan.architectures import Architecture, ImageShape
 from ganstudy.gan.config import SHORTHANDS, TrainConfig, at, merge
+from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig, whole
 from ganstudy.registry import STRICT, StudyError, translate, unknown
@@ -98,6 +101,11 @@ class StudySpec:
     source: str = ""
     retries: int = 2
     max_failed_trials: int = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set that all arms share."""
+        return self.arms[0].train({}, 0).dataset
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as plain data, all defaults filled in; parses to an equal spec."""
@@ -232,6 +240,11 @@ def parse_study(data: Mapping[str, Any]) -> StudySpec:
 
 def check(spec: StudySpec) -> None:
     """Build what every trial will need: data, networks, and measures that can be trusted."""
+    datasets = {arm.train({}, 0).dataset for arm in spec.arms}
+    if len(datasets) > 1 or any("dataset" in key for arm in spec.arms for key in arm.space):
+        raise StudyError(
+            "arms", "all arms must use one data set, or their scores could not be compared"
+        )
     for arm in spec.arms:
         at(f"arms.{arm.name}", lambda values, a=arm: _check_train(a.train(values, 0)), {})
         for key, distribution in arm.space.items():
@@ -241,7 +254,7 @@ def check(spec: StudySpec) -> None:
                     lambda v, a=arm, k=key: _check_train(_swept(a, k, v)),
                     value,
                 )
-        at("measure", spec.measure.check, arm.train({}, 0).dataset)
+    at("measure", spec.measure.check, spec.dataset)
     if spec.design.sampler == "grid":
         _check_grid(spec)
 
@@ -255,7 +268,7 @@ def _swept(arm: Arm, key: str, value: Any) -> TrainConfig:
 
 
 def _check_train(config: TrainConfig) -> None:
-    """Build data and networks without memory (torch's meta device)."""
+    """Build the data and the networks of one config."""
     try:
         config.dataset.check()
         shape = config.dataset.image_shape
@@ -267,11 +280,17 @@ def _check_train(config: TrainConfig) -> None:
             "batch_size", f"{config.batch_size} is more than the {available} training images"
         )
     try:
-        with torch.device("meta"):
-            config.architecture.generator(shape)
-            config.architecture.discriminator(shape)
+        _build_networks(config.architecture, shape)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
+
+
+@functools.lru_cache
+def _build_networks(architecture: Architecture, shape: ImageShape) -> None:
+    """Build both networks once, or raise the ValueError of what they cannot make."""
+    with torch.random.fork_rng(devices=[]):
+        architecture.generator(shape)
+        architecture.discriminator(shape)
 
 
 def _check_grid(spec: StudySpec) -> None:
