@@ -1,0 +1,1 @@
+"""Reading what studies recorded: tables, statistics, figures, the report. No torch in here."""

@@ -27,7 +27,7 @@ TRIALS, POINTS, EVENTS, REPORTED = (
 )
 CLOCK_COLUMNS = frozenset(
     {"started_at", "seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "attempts"}
-    | {"node", "samples", "samples_best", "generator_best", "generator_last"}
+    | {"node", "config", "samples", "samples_best", "generator_best", "generator_last"}
 )
 """Columns that may differ between two runs of the same trial; all others are bit-equal."""
 
@@ -58,7 +58,7 @@ FINISHED = frozenset(
 
 
 class Point(NamedTuple):
-    """One value of one signal or score; its key within a trial is (name, discriminator_updates)."""
+    """One value of a signal or score; its key in a trial is (name, discriminator_updates)."""
 
     name: str
     generator_updates: int
@@ -117,7 +117,7 @@ class TrialRecord:
     points: Sequence[Point] = ()
     events: Sequence[Event] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    """Role (state, generator_best, generator_last, samples, samples_best) -> file name."""
+    """Role (config, state, generator_best, generator_last, samples, samples_best) -> file name."""
 
     def to_json(self) -> str:
         """Return the record as JSON; NaN and infinities stay what they are."""
@@ -215,6 +215,7 @@ TRIAL_COLUMNS = [
     ("memory_format", pa.string()),
     ("device", pa.string()),
     ("node", pa.string()),
+    ("config", pa.string()),
     ("samples", pa.string()),
     ("samples_best", pa.string()),
     ("generator_best", pa.string()),

@@ -138,7 +138,9 @@ class Registry(Generic[C]):
             if "name" not in options:
                 raise StudyError("name", f"a {self.kind} needs a name (known: {self._listed()})")
             return self.build(options.pop("name"), **options)
-        raise StudyError("", f"a {self.kind} is a name or {{name: ..., option: ...}}, got {value!r}")
+        raise StudyError(
+            "", f"a {self.kind} is a name or {{name: ..., option: ...}}, got {value!r}"
+        )
 
     def options(self, name: str) -> list[Option]:
         """Return the options of `name` with type, default and one sentence each."""

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,7 @@ from ganstudy.records import (
     REPORTED,
     REPORTED_SCHEMA,
     TRIALS,
+    Point,
     TrialRecord,
     TrialResult,
     TrialStatus,
@@ -170,6 +171,14 @@ class TrialFolder:
         return done or self.failure() is not None
 
 
+class Collected(NamedTuple):
+    """What the trial folders hold, as rows of trials and events and columns of points."""
+
+    trials: list[dict[str, Any]]
+    points: dict[str, list[Any]]
+    events: list[dict[str, Any]]
+
+
 class StudyFolder:
     """The folder of one study, seen by its driver and by its readers."""
 
@@ -250,34 +259,40 @@ class StudyFolder:
         """Write the scores of the arms' best generators on the report split."""
         self.write_table(REPORTED, table(rows, REPORTED_SCHEMA))
 
-    def compact(self, running: bool = False) -> list[dict[str, Any]]:
-        """Write the three tables from the trial folders; return the rows of trials.parquet.
+    def trial_rows(self, running: bool = False) -> list[dict[str, Any]]:
+        """Return the rows of trials.parquet as the trial folders stand.
 
         Args:
             running: Whether trials that have begun are running (else they were interrupted).
         """
-        trials: list[dict[str, Any]] = []
-        points: dict[str, list[Any]] = {name: [] for name in POINTS_SCHEMA.names}
-        events: list[dict[str, Any]] = []
+        return self._collect(running).trials
+
+    def compact(self, running: bool = False) -> list[dict[str, Any]]:
+        """Write the three tables from the trial folders; return the rows of trials.parquet."""
+        found = self._collect(running)
+        self.write_table(POINTS, pa.table(found.points, schema=POINTS_SCHEMA))
+        self.write_table(EVENTS, table(found.events, EVENTS_SCHEMA))
+        self.write_table(TRIALS, table(found.trials, trials_schema(found.trials)))
+        return found.trials
+
+    def _collect(self, running: bool) -> Collected:
+        """Read every trial folder."""
+        found = Collected([], {name: [] for name in POINTS_SCHEMA.names}, [])
         for identity in self.read_plan():
-            folder = self.trial(identity["trial_id"])
+            folder, trial_id = self.trial(identity["trial_id"]), identity["trial_id"]
             latest = folder.latest()
-            trials.append(self._trial_row(identity, folder, latest, running))
+            found.trials.append(self._trial_row(identity, folder, latest, running))
             if latest is None:
                 continue
             record = latest[1]
-            points["trial_id"] += [identity["trial_id"]] * len(record.points)
-            for name, column in zip(
-                POINTS_SCHEMA.names[1:], zip(*record.points, strict=True), strict=False
-            ):
-                points[name].extend(column)
+            found.points["trial_id"] += [trial_id] * len(record.points)
+            columns = zip(*record.points, strict=True)
+            for name, column in zip(Point._fields, columns, strict=False):
+                found.points[name].extend(column)
             for event in record.events:
-                row = asdict(event) | {"trial_id": identity["trial_id"]}
-                events.append(row | {"evidence": json.dumps(dict(event.evidence))})
-        self.write_table(POINTS, pa.table(points, schema=POINTS_SCHEMA))
-        self.write_table(EVENTS, table(events, EVENTS_SCHEMA))
-        self.write_table(TRIALS, table(trials, trials_schema(trials)))
-        return trials
+                row = asdict(event) | {"trial_id": trial_id}
+                found.events.append(row | {"evidence": json.dumps(dict(event.evidence))})
+        return found
 
     def _trial_row(
         self,

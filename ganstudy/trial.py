@@ -292,6 +292,9 @@ class TrialRun:
         files = dict(self.record.files)
         new: dict[str, Writer] = {}
         grid = partial(_write_bytes, content=sample_grid(images))
+        files["config"] = "trial.json"
+        config = json.dumps(spec.to_dict(), indent=1, sort_keys=True).encode()
+        new[files["config"]] = partial(_write_bytes, content=config)
         files["samples"] = f"samples-{at:07d}.png"
         new[files["samples"]] = grid
         if isinstance(self.trainer, GanTrainer):
@@ -372,4 +375,3 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 def _write_torch(path: Path, content: object) -> None:
     torch.save(content, path)
-

@@ -82,10 +82,10 @@ def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
 class DCGAN(Architecture):
     """Strided 4x4 convolutions, halving or doubling the image down to a side of 4 or 7.
 
-    Makes square images of side 4 * 2^s or 7 * 2^s, s >= 1. The rules of the paper: no pooling, batch
-    norm everywhere but at the generator's output and the discriminator's input, ReLU in the
+    Makes square images of side 4 * 2^s or 7 * 2^s, s >= 1. The rules of the paper: no pooling,
+    batch norm everywhere but at the generator's output and the discriminator's input, ReLU in the
     generator, leaky ReLU (0.2) in the discriminator, N(0, 0.02) weights. The discriminator's
-    `normalization` is an option, since batch norm there breaks per-sample gradient penalties.
+    normalisation is an option, since batch norm there breaks per-sample gradient penalties.
     """
 
     width: Width = 64

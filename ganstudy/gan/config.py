@@ -131,7 +131,9 @@ def parse_many(registry: Registry[Any], value: object) -> tuple[Any, ...]:
     for name, options in sorted(value.items()):
         registry.get(name)
         if not isinstance(options, Mapping):
-            raise StudyError(name, f"options are a mapping, {{}} for the defaults, got {options!r}")
+            raise StudyError(
+                name, f"options are a mapping, {{}} for the defaults, got {options!r}"
+            )
         built.append(at(name, lambda o, n=name: registry.build(n, **o), options))
     return tuple(built)
 
@@ -172,7 +174,9 @@ def expand_shorthands(data: Mapping[str, Any]) -> dict[str, Any]:
     plain = copy.deepcopy(dict(data))
     both = at("optimizer", named, plain.pop("optimizer", {}))
     ratio = plain.pop("ttur_ratio", None)
-    own_discriminator = at("discriminator_optimizer", named, plain.get("discriminator_optimizer", {}))
+    own_discriminator = at(
+        "discriminator_optimizer", named, plain.get("discriminator_optimizer", {})
+    )
     if ratio is not None and "lr" in own_discriminator:
         raise StudyError("ttur_ratio", "excludes discriminator_optimizer.lr: both set one number")
     for key in ("generator_optimizer", "discriminator_optimizer"):

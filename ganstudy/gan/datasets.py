@@ -174,7 +174,7 @@ class ImageFolder(Dataset):
 
 
 class BatchSampler:
-    """Batches of a fixed size in a new random order each epoch; an epoch's last rest is dropped."""
+    """Batches of a fixed size, each epoch in a new order; an epoch's rest is dropped."""
 
     def __init__(self, images: Tensor, batch_size: int, rng: torch.Generator) -> None:
         """Draw batches of `images` (uint8) with `rng`, the stream "data"."""

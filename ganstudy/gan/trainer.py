@@ -194,7 +194,9 @@ class GanTrainer:
         moved = get_total_norm([a.detach() - b for a, b in zip(after, before, strict=True)])
         self._note("generator_grad_norm", grad_norm(state.generator))
         self._note("update_ratio", moved / get_total_norm(before))
-        self._note("generator_logit_slope", logit_slope(self.config.loss, fake_logits, real_logits))
+        self._note(
+            "generator_logit_slope", logit_slope(self.config.loss, fake_logits, real_logits)
+        )
         state.discriminator.eval()
         norms = input_gradient_norm(state.discriminator, fake)
         state.discriminator.train()

@@ -2,8 +2,8 @@
 
 A detector is a frozen set of parameters; `start` gives a watcher for one trial, whose `update`
 takes points in the order of their recording and answers with an Event when one is detected, and
-with the same event again (same kind and onset) when it has ended. Plain Python, no arrays, constant
-memory and time per point.
+with the same event again (same kind and onset) when it has ended. Plain Python, no arrays,
+constant memory and time per point.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import Field
@@ -206,9 +207,7 @@ class ModeCollapseWatcher:
             return None
         alike = diversity < self.detector.diversity_share
         severity = min(1.0, max(0.0, 1 - diversity)) if alike else 1 - coverage
-        return self._episode.update(
-            point.discriminator_updates, alike or lost, severity, evidence
-        )
+        return self._episode.update(point.discriminator_updates, alike or lost, severity, evidence)
 
 
 @DETECTORS.register("discriminator_overpowering")
@@ -271,6 +270,12 @@ class DiscriminatorOverpoweringWatcher:
         )
 
 
+def _detector(kind: str, options: object) -> Detector:
+    if not isinstance(options, Mapping):
+        raise StudyError("", f"options are a mapping, null to remove, got {options!r}")
+    return DETECTORS.build(kind, **options)
+
+
 @dataclass(frozen=True)
 class EventsConfig:
     """Which detectors watch, and which kinds of event stop a trial."""
@@ -291,7 +296,11 @@ class EventsConfig:
         for kind in chosen:
             at("detectors", DETECTORS.get, kind)
         detectors = tuple(
-            at(f"detectors.{kind}", lambda o, k=kind: DETECTORS.build(k, **o), chosen.get(kind, {}))
+            at(
+                f"detectors.{kind}",
+                partial(_detector, kind),
+                chosen.get(kind, {}),
+            )
             for kind in DETECTORS.names()
             if chosen.get(kind, {}) is not None
         )

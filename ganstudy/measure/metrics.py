@@ -76,12 +76,12 @@ def kernel_distance(generated: Features, real: Features) -> Score:
     rows_r = k_rr.sum(axis=1) - k_rr.diagonal()
     within_g, within_r, across = rows_g.sum(), rows_r.sum(), k_gr.sum()
     value = within_g / (n * (n - 1)) + within_r / (m * (m - 1)) - 2 * across / (n * m)
-    without_g = (within_g - 2 * rows_g) / ((n - 1) * (n - 2)) - 2 * (
-        across - k_gr.sum(axis=1)
-    ) / ((n - 1) * m)
-    without_r = (within_r - 2 * rows_r) / ((m - 1) * (m - 2)) - 2 * (
-        across - k_gr.sum(axis=0)
-    ) / (n * (m - 1))
+    without_g = (within_g - 2 * rows_g) / ((n - 1) * (n - 2)) - 2 * (across - k_gr.sum(axis=1)) / (
+        (n - 1) * m
+    )
+    without_r = (within_r - 2 * rows_r) / ((m - 1) * (m - 2)) - 2 * (across - k_gr.sum(axis=0)) / (
+        n * (m - 1)
+    )
     variance = (n - 1) * without_g.var() + (m - 1) * without_r.var()
     return Score(float(value), math.sqrt(variance))
 

@@ -1,0 +1,1 @@
+"""Studies: search spaces, the YAML grammar, and the plan of trials."""

@@ -1,0 +1,350 @@
+"""A study's folder -> one HTML page that needs no network, and the table of its arms."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import plotly.graph_objects as go
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from analysis import figures, statistics
+from analysis.statistics import Estimate
+from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.verdict import comparisons, verdict
+from ganstudy.records import TrialStatus
+
+NONE = "–"
+
+
+class Summary(NamedTuple):
+    """The table of arms as text, and the sentence that opens the report."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    verdict: str
+    score: str
+    """Stored name of the score that median and best are of."""
+
+
+class PlacedFigure(NamedTuple):
+    """A figure's HTML with the sentence on how to read it."""
+
+    html: str
+    title: str
+    caption: str
+
+
+def number(value: float | None) -> str:
+    """Return four digits, `failed` for +inf, a dash for nothing."""
+    if value is None or math.isnan(value):
+        return NONE
+    return "failed" if math.isinf(value) else f"{value:.4g}"
+
+
+def interval(estimate: Estimate, share: bool = False) -> str:
+    """Return `value [low, high]`, or `value [none]` where no 95 % interval exists."""
+    show = (lambda v: f"{v:.0%}") if share else number
+    if math.isnan(estimate.value):
+        return NONE
+    if estimate.low is None or estimate.high is None:
+        return f"{show(estimate.value)} [none]"
+    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+
+
+def summarize(folder: Path) -> Summary:
+    """Return the table of arms: n, failures, events, scores, with intervals where they exist."""
+    return summarize_study(Study.load(folder))
+
+
+def summarize_study(study: Study) -> Summary:
+    """Return the table of arms of a loaded study."""
+    reported = study.results.reported
+    others = sorted(set(reported["name"]) - set(study.protocol))
+    columns = ["arm", "configs", "failed", "collapsed", "median", "best", "on report", *others]
+    rows = []
+    for arm in study.arms:
+        trials, scores = study.trials(arm), study.config_scores(arm)
+        median = Estimate(math.nan, None, None, 0)
+        if len(scores):
+            median = _signed(statistics.median_best_of_k(scores, 1), study.sign)
+        best = study.sign * scores.min() if len(scores) else math.nan
+        told = {row["name"]: row for _, row in reported[reported["arm"] == arm].iterrows()}
+        rows.append(
+            [
+                arm,
+                str(len(scores)) + _ours(study, arm),
+                _share(int((trials["status"] == TrialStatus.DIVERGED).sum()), len(trials)),
+                _share(_with_event(study, trials, "mode_collapse"), len(trials)),
+                interval(median),
+                number(best),
+                *(_with_error(told.get(name)) for name in (study.primary, *others)),
+            ]
+        )
+    return Summary(columns, rows, verdict(study), study.primary)
+
+
+def _signed(estimate: Estimate, sign: int) -> Estimate:
+    if sign == 1:
+        return estimate
+    low, high = estimate.low, estimate.high
+    return Estimate(
+        -estimate.value, None if high is None else -high, None if low is None else -low, estimate.n
+    )
+
+
+def _ours(study: Study, arm: str) -> str:
+    """Return how many trials are missing through no doing of the arm."""
+    trials = study.results.trials[study.results.trials["arm"] == arm]
+    failed = int((trials["status"] == TrialStatus.FAILED).sum())
+    open_ = len(trials) - failed - len(study.trials(arm))
+    notes = [f"{failed} lost to errors"] * (failed > 0) + [f"{open_} not finished"] * (open_ > 0)
+    return f" ({', '.join(notes)})" if notes else ""
+
+
+def _with_event(study: Study, trials: Any, kind: str) -> int:
+    events = study.results.events
+    hit = set(events.loc[events["kind"] == kind, "trial_id"])
+    return len(hit & set(trials["trial_id"]))
+
+
+def _share(count: int, n: int) -> str:
+    if n == 0:
+        return NONE
+    estimate = statistics.rate(count, n)
+    return f"{count} of {n} [{estimate.low:.0%}, {estimate.high:.0%}]"
+
+
+def _with_error(row: Any) -> str:
+    if row is None:
+        return NONE
+    if math.isnan(row["standard_error"]):
+        return number(row["value"])
+    return f"{number(row['value'])} ± {row['standard_error']:.2g}"
+
+
+def write_report(folder: Path, target: Path) -> None:
+    """Write the report of the study in `folder` to `target`, all of it or nothing.
+
+    Raises:
+        FileNotFoundError: If `folder` is no study's folder.
+        OSError: If `target` cannot be written.
+    """
+    page = render(Study.load(folder))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=target.parent, prefix=".report-", encoding="utf-8", delete=False
+    ) as aside:
+        aside.write(page)
+    path = Path(aside.name)
+    path.chmod(0o644)
+    path.replace(target)
+
+
+def render(study: Study) -> str:
+    """Return the page. The same tables give the same page, byte for byte."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        study=study.settings,
+        name=study.folder.name,
+        summary=summarize_study(study),
+        primary=study.primary,
+        lower=study.sign == 1,
+        floor=number(study.floor),
+        main_figures=_main_figures(study),
+        curves=_training_figures(study),
+        galleries=_galleries(study),
+        comparisons=comparisons(study),
+        trials=_trial_rows(study),
+        events=_event_rows(study),
+        protocol=_protocol_rows(study),
+        parameters=_parameter_rows(study),
+        provenance=study.provenance,
+        settings=json.dumps(study.settings, indent=1, sort_keys=False),
+        plotlyjs=get_plotlyjs(),
+    )
+
+
+def _html(figure: go.Figure, name: str) -> str:
+    return plotly.io.to_html(
+        figure,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=f"figure-{name}",
+        config={"displaylogo": False, "responsive": True},
+    )
+
+
+def _main_figures(study: Study) -> list[PlacedFigure]:
+    placed = []
+    distribution = figures.score_distribution_data(study)
+    if distribution.dots:
+        placed.append(
+            PlacedFigure(
+                _html(figures.score_distribution_figure(distribution), "scores"),
+                "Scores of all trials",
+                "One mark a trial: the best checkpoint's score on the select split"
+                f"{' (lower is better)' if study.sign == 1 else ''}. Crosses in the grey lane "
+                "failed and have no score. A ringed mark had an event; hover for parameters.",
+            )
+        )
+    curves = figures.budget_curve_data(study)
+    if curves:
+        caption = (
+            "How good the best of k tried configurations is, by its exact median; failures count "
+            "as infinitely bad, so a line is missing where half of all choices of k fail. "
+        )
+        shaded = any(curve.largest_k for curve in curves)
+        caption += (
+            "Shaded: exact 95 % intervals; pale: k at which no two-sided interval exists."
+            if shaded
+            else "Pale throughout: with so few configurations no k has a two-sided 95 % interval."
+        )
+        placed.append(
+            PlacedFigure(
+                _html(figures.budget_curve_figure(curves, study.primary), "budget"),
+                "What a tuning budget buys",
+                caption,
+            )
+        )
+    return placed
+
+
+def _training_figures(study: Study) -> list[PlacedFigure]:
+    """Return one small figure per arm, all on one scale."""
+    per_arm = {arm: figures.training_curves_data(study, arm) for arm in study.arms}
+    values = [
+        score
+        for curve in itertools.chain.from_iterable(per_arm.values())
+        for score in curve.scores
+        if math.isfinite(score)
+    ]
+    extent = (min(values), max(values)) if values else None
+    placed = []
+    for index, (arm, curves) in enumerate(per_arm.items()):
+        if curves:
+            figure = figures.training_curves_figure(curves, index, study.primary, extent)
+            placed.append(PlacedFigure(_html(figure, f"training-{arm}"), arm, ""))
+    return placed
+
+
+def _galleries(study: Study) -> list[dict[str, Any]]:
+    """Return, per arm, the picked samples as data URIs."""
+    galleries = []
+    for arm in study.arms:
+        shown = []
+        for pick in figures.sample_picks(study, arm):
+            path = study.folder / pick.image
+            if path.exists():
+                data = base64.b64encode(path.read_bytes()).decode()
+                shown.append({"pick": pick, "uri": f"data:image/png;base64,{data}"})
+        galleries.append({"arm": arm, "shown": shown})
+    return galleries
+
+
+def _trial_rows(study: Study) -> list[dict[str, Any]]:
+    """Return one row a trial for the table of all trials."""
+    events = study.results.events
+    rows = []
+    for _, row in study.results.trials.iterrows():
+        mine = events[events["trial_id"] == row["trial_id"]]
+        marks = [f"{k} at {o}" for k, o in zip(mine["kind"], mine["onset"], strict=True)]
+        rows.append(
+            {
+                "trial": row["trial_id"],
+                "status": row["status"] + (f": {row['reason']}" if row["reason"] else ""),
+                "best": number(row.get(f"best.{study.primary}", math.nan)),
+                "last": number(row.get(f"last.{study.primary}", math.nan)),
+                "updates": int(row["discriminator_updates"]),
+                "seconds": f"{row['seconds']:.0f}",
+                "events": ", ".join(marks),
+                "parameters": figures.parameters(row.to_dict()).replace("<br>", ", "),
+            }
+        )
+    return rows
+
+
+def _event_rows(study: Study) -> list[dict[str, str]]:
+    rows = []
+    for _, event in study.results.events.iterrows():
+        evidence = json.loads(event["evidence"])
+        told = ", ".join(
+            f"{k} {number(v) if isinstance(v, int | float) else v}" for k, v in evidence.items()
+        )
+        ended = NONE if math.isnan(event["ended"]) else str(int(event["ended"]))
+        rows.append(
+            {
+                "trial": event["trial_id"],
+                "kind": event["kind"],
+                "onset": str(event["onset"]),
+                "detected": str(event["detected"]),
+                "ended": ended,
+                "severity": f"{event['severity']:.2f}",
+                "evidence": told,
+            }
+        )
+    return rows
+
+
+def _protocol_rows(study: Study) -> list[dict[str, str]]:
+    rows = []
+    for name, how in study.protocol.items():
+        facts = how["features_facts"]
+        accuracy = ", ".join(f"{k.removeprefix('accuracy_')} {v:.1%}" for k, v in facts.items())
+        network = how["features"]["name"]
+        rows.append(
+            {
+                "name": name,
+                "features": f"{network}, {how['dimension']} features, weights {how['features_hash']}"
+                + (f" (accuracy: {accuracy})" if accuracy else ""),
+                "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
+                "floor": number(how["floor"]),
+                "better": "lower" if how["direction"] == "minimize" else "higher",
+            }
+        )
+    reported = study.results.reported
+    for name in sorted(set(reported["name"]) - set(study.protocol)):
+        row = reported[reported["name"] == name].iloc[0]
+        rows.append(
+            {
+                "name": name,
+                "features": "EfficientNet-Lite0, 1280 ImageNet features; chose nothing",
+                "n": f"{row['n_generated']} generated, {row['n_real']} real ({row['split']})",
+                "floor": number(row["floor"]),
+                "better": "lower",
+            }
+        )
+    return rows
+
+
+def _parameter_rows(study: Study) -> list[dict[str, str]]:
+    """Return one row per arm and swept parameter: its range and the value of the best trial."""
+    rows = []
+    for arm in study.arms:
+        trials = study.trials(arm)
+        trials = trials[trials["config_id"] != DEFAULT_CONFIG]
+        ranked = trials[[math.isfinite(s) for s in trials["score"]]].sort_values("score")
+        for key, drawn in study.settings["arms"][arm]["space"].items():
+            best = ranked.iloc[0].get(f"param.{key}") if len(ranked) else None
+            shown = f"{best:.3g}" if isinstance(best, float) else str(best)
+            rows.append(
+                {
+                    "arm": arm,
+                    "key": key,
+                    "range": json.dumps(drawn),
+                    "best": NONE if best is None else shown,
+                }
+            )
+    return rows

@@ -1,0 +1,102 @@
+"""A study's folder -> the arrays that statistics and figures read."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from ganstudy.records import Results, TrialStatus, load_results
+
+DEFAULT_CONFIG = "default"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study as recorded: its tables and how it was made.
+
+    Attributes:
+        folder: Where it lies.
+        results: The tables.
+        settings: The resolved study.
+        protocol: Stored score name -> how it was measured.
+        primary: Stored name of the primary score.
+        sign: 1 where lower scores are better, -1 where higher ones are.
+    """
+
+    folder: Path
+    results: Results
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    protocol: dict[str, dict[str, Any]]
+    primary: str
+    sign: int
+
+    @classmethod
+    def load(cls, folder: Path) -> Study:
+        """Read a study's folder.
+
+        Raises:
+            FileNotFoundError: If it is no study's folder.
+        """
+        results = load_results(folder)
+        text = (folder / "study.yaml").read_text(encoding="utf-8")
+        protocol_file = folder / "protocol.json"
+        if protocol_file.exists():
+            protocol = json.loads(protocol_file.read_text(encoding="utf-8"))
+        else:  # a study that ended before it measured anything
+            protocol = {"primary": "", "minimize": True, "scores": {}}
+        return cls(
+            folder=folder,
+            results=results,
+            settings=YAML(typ="safe", pure=True).load(text),
+            provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
+            protocol=protocol["scores"],
+            primary=protocol["primary"],
+            sign=1 if protocol["minimize"] else -1,
+        )
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in the order of the study."""
+        return list(self.settings["arms"])
+
+    @property
+    def floor(self) -> float:
+        """The primary score of real images against real images, NaN if not known."""
+        return float(self.protocol.get(self.primary, {}).get("floor", math.nan))
+
+    def trials(self, arm: str) -> pd.DataFrame:
+        """Return the trials of one arm that ended by their own doing, with their `score`.
+
+        Trials that are not finished, or that failed through our fault, are no outcome of the arm.
+        """
+        trials = self.results.trials
+        outcome = trials["status"].isin(
+            [TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED]
+        )
+        mine = trials[(trials["arm"] == arm) & outcome].copy()
+        mine["score"] = [self.score(row) for _, row in mine.iterrows()]
+        return mine
+
+    def score(self, row: pd.Series[Any]) -> float:
+        """Return the best checkpoint's primary score (AGCE's rule), lower is better.
+
+        A trial that diverged, or never had a finite score, scores +inf.
+        """
+        value = row.get(f"best.{self.primary}")
+        diverged = row["status"] == TrialStatus.DIVERGED
+        if diverged or value is None or not math.isfinite(value):
+            return math.inf
+        return self.sign * float(value)
+
+    def config_scores(self, arm: str) -> pd.Series[float]:
+        """Return config_id -> median score over seeds, the arm's defaults left out."""
+        trials = self.trials(arm)
+        trials = trials[trials["config_id"] != DEFAULT_CONFIG]
+        return trials.groupby("config_id")["score"].median().sort_index()

@@ -1,0 +1,84 @@
+"""What a study's evidence shows: every pair of arms compared, and one sentence in plain words."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from analysis import statistics
+from analysis.statistics import Comparison
+from analysis.tables import Study
+
+ALPHA = 0.05
+
+
+def comparisons(study: Study) -> list[Comparison]:
+    """Compare every pair of arms over configs; p-values are adjusted by Holm's method.
+
+    Paired designs are compared config by config (exact sign test), others by ranks
+    (Mann-Whitney). Failures score +inf and so lose against any score.
+    """
+    design = study.settings["design"]
+    found = []
+    for first, second in itertools.combinations(study.arms, 2):
+        a, b = study.config_scores(first), study.config_scores(second)
+        if design["paired"]:
+            common = a.index.intersection(b.index)
+            wins, losses, p = statistics.sign_test(a[common], b[common])
+            found.append(Comparison(first, second, wins, losses, len(common), p))
+        elif len(a) and len(b):
+            wins, losses, p = statistics.rank_test(a, b)
+            found.append(Comparison(first, second, wins, losses, len(a) * len(b), p))
+    adjusted = statistics.holm([c.p for c in found])
+    return [c._replace(p=p) for c, p in zip(found, adjusted, strict=True)]
+
+
+def verdict(study: Study) -> str:
+    """Return the sentence that opens the report."""
+    arms, configs = study.arms, [len(study.config_scores(arm)) for arm in study.arms]
+    if study.settings["design"]["sampler"] == "tpe":
+        return (
+            "This study searched adaptively, so its trials are not independent and no arm can be "
+            "said to beat another by it; the scores below describe what the search found."
+        )
+    if not any(configs):
+        return "No trial of this study has ended yet, so there is no evidence."
+    if len(arms) == 1:
+        return f"This study has one arm, {arms[0]}, so it compares nothing; it shows its spread."
+    proven = [c for c in comparisons(study) if c.p < ALPHA and c.wins != c.losses]
+    if not proven:
+        return _cannot_tell(study, min(configs), max(configs))
+    told = "; ".join(_won(study, c) for c in proven)
+    silent = math.comb(len(arms), 2) - len(proven)
+    rest = f" Between the other {silent} pairs it cannot tell." if silent else ""
+    return f"This study shows that {told} (exact tests over configurations, Holm-adjusted).{rest}"
+
+
+def _won(study: Study, c: Comparison) -> str:
+    better, worse, wins = (
+        (c.first, c.second, c.wins) if c.wins > c.losses else (c.second, c.first, c.losses)
+    )
+    return f"{better} scored better than {worse} in {wins} of {c.pairs} pairs (p = {c.p:.2g})"
+
+
+def _cannot_tell(study: Study, fewest: int, most: int) -> str:
+    arms = len(study.arms)
+    n = str(fewest) if fewest == most else f"{fewest} to {most}"
+    pairs = math.comb(arms, 2)
+    smallest = min(1.0, 2 * 0.5**most * pairs)
+    start = (
+        f"This study cannot tell its {arms} arms apart: with {n} "
+        f"configuration{'s' if most > 1 else ''} an arm"
+    )
+    if study.settings["design"]["paired"] and smallest > ALPHA:
+        possible = (
+            "no outcome could have been significant"
+            if smallest >= 1
+            else f"even an arm that won every pair would have reached only p = {smallest:.2g}"
+        )
+        return f"{start}, {possible} over {pairs} comparisons."
+    least = min((c.p for c in comparisons(study)), default=1.0)
+    return (
+        f"{start}, no difference is larger than chance would make it (smallest adjusted "
+        f"p = {least:.2g} over {pairs} comparisons); that is no proof that they are equal."
+    )

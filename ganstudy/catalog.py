@@ -1,0 +1,124 @@
+"""All registries by the word users know, and the JSON schema of a study made from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ganstudy.gan.architectures import ARCHITECTURES
+from ganstudy.gan.datasets import DATASETS
+from ganstudy.gan.losses import LOSSES
+from ganstudy.gan.optimizers import OPTIMIZERS
+from ganstudy.gan.regularizers import REGULARIZERS
+from ganstudy.gan.stabilizers import STABILIZERS
+from ganstudy.measure.events import DETECTORS
+from ganstudy.measure.features import FEATURES
+from ganstudy.measure.metrics import METRICS
+from ganstudy.registry import Registry
+from ganstudy.study.space import KINDS
+from ganstudy.study.spec import TRAIN_KEYS, Design, Resources
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "dataset": DATASETS,
+    "architecture": ARCHITECTURES,
+    "loss": LOSSES,
+    "regularizer": REGULARIZERS,
+    "stabilizer": STABILIZERS,
+    "optimizer": OPTIMIZERS,
+    "features": FEATURES,
+    "metric": METRICS,
+    "detector": DETECTORS,
+}
+ONE = {
+    "dataset": DATASETS,
+    "architecture": ARCHITECTURES,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "generator_optimizer": OPTIMIZERS,
+    "discriminator_optimizer": OPTIMIZERS,
+}
+WHOLE = {"type": "integer", "minimum": 1}
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a study's YAML."""
+    settings = _settings()
+    arm = _mapping(settings | {"space": _space()})
+    measure = {
+        "features": _one(FEATURES),
+        "metrics": {"type": "array", "minItems": 1, "items": _one(METRICS)},
+        "samples": {"type": "integer", "minimum": 10},
+        "every": _mapping({"discriminator_updates": WHOLE}),
+        "noise_seed": {"type": "integer", "minimum": 0},
+    }
+    events = {
+        "stop_on": {"type": "array", "items": {"enum": DETECTORS.names()}},
+        "detectors": _many(DETECTORS),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ganstudy study",
+        "required": ["study", "arms"],
+        **_mapping(
+            {
+                "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$"},
+                "question": {"type": "string"},
+                "source": {"type": "string"},
+                "base": _mapping(settings),
+                "arms": {"type": "object", "minProperties": 1, "additionalProperties": arm},
+                "space": _space(),
+                "design": Design.model_json_schema(),
+                "measure": _mapping(measure),
+                "events": _mapping(events),
+                "resources": Resources.model_json_schema(),
+                "retries": {"type": "integer", "minimum": 0},
+                "max_failed_trials": {"type": "integer", "minimum": 0},
+            }
+        ),
+    }
+
+
+def _settings() -> dict[str, Any]:
+    """Return the schema of the keys of `base` and of an arm."""
+    keys: dict[str, Any] = {key: _one(registry) for key, registry in ONE.items()}
+    keys |= {"regularizers": _many(REGULARIZERS), "stabilizers": _many(STABILIZERS)}
+    keys |= {"n_critic": WHOLE, "batch_size": WHOLE}
+    keys["ttur_ratio"] = {"type": "number", "exclusiveMinimum": 0}
+    keys["memory_format"] = {"enum": ["channels_last", "contiguous"]}
+    keys["budget"] = _mapping({"discriminator_updates": WHOLE})
+    if set(keys) != TRAIN_KEYS:
+        raise AssertionError(f"the schema forgets {set(keys) ^ TRAIN_KEYS}")
+    return keys
+
+
+def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _one(registry: Registry[Any]) -> dict[str, Any]:
+    """Return the schema of a name, or of a mapping with name and options."""
+    named = []
+    for name in registry.names():
+        properties = {"name": {"const": name}, **registry.schema(name).get("properties", {})}
+        named.append(_mapping(properties))
+    # Options without a name change those of the component that is inherited.
+    options = {"type": "object", "not": {"required": ["name"]}}
+    return {"anyOf": [{"enum": registry.names()}, *named, options]}
+
+
+def _many(registry: Registry[Any]) -> dict[str, Any]:
+    """Return the schema of a mapping name -> options, null to remove."""
+    properties = {
+        name: {"anyOf": [_mapping(registry.schema(name).get("properties", {})), {"type": "null"}]}
+        for name in registry.names()
+    }
+    return _mapping(properties)
+
+
+def _space() -> dict[str, Any]:
+    """Return the schema of a search space."""
+    pair = {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}}
+    kinds: list[dict[str, Any]] = []
+    for kind in KINDS:
+        values = {"type": "array", "minItems": 1} if kind == "choice" else pair
+        kinds.append(_mapping({kind: values}) | {"required": [kind]})
+    return {"type": "object", "additionalProperties": {"anyOf": kinds}}

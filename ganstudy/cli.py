@@ -1,0 +1,420 @@
+"""The command line: parses, then calls one function each. Heavy modules load inside commands.
+
+Machine output goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 more trials
+failed than the study allows, 2 wrong input, 3 the cluster was lost, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ganstudy.store import StudyFolder
+    from ganstudy.study.spec import StudySpec
+    from ganstudy.sweep.driver import Run
+
+app = typer.Typer(
+    help="Which way of training a GAN is stable, and does it hold under the same tuning budget?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", metavar="STUDY")]
+StudyDir = Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set design.configs=8"),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow store or server; RUNS/mlflow.db unless given.",
+    ),
+]
+DONE, TOO_MANY_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def refuse(message: str) -> NoReturn:
+    """Say what is wrong with the input and exit with 2."""
+    err.print(Text(message), soft_wrap=True)
+    raise typer.Exit(WRONG_INPUT)
+
+
+def read(study: Path, overrides: list[str] | None = None) -> StudySpec:
+    """Return the checked study, or refuse it with file, key, rule and the nearest right name."""
+    from ganstudy.registry import StudyError
+    from ganstudy.study.spec import load_study
+
+    try:
+        return load_study(study, overrides or ())
+    except StudyError as error:
+        refuse(f"{study}: {error}")
+
+
+def opened(directory: Path) -> StudyFolder:
+    """Return the study's folder, or refuse one that is none."""
+    from ganstudy.store import StudyFolder
+
+    if not (directory / "study.yaml").exists():
+        refuse(f"{directory} is not a study's folder: it holds no study.yaml")
+    return StudyFolder(directory)
+
+
+@app.command()
+def check(study: StudyFile, overrides: Overrides = None) -> None:
+    """Check a study: every choice and both ends of every range are built, nothing is started."""
+    from ganstudy.study.plan import plan as plan_trials
+
+    spec = read(study, overrides)
+    trials = "an adaptive search"
+    if spec.design.sampler != "tpe":
+        trials = f"{len(plan_trials(spec))} trials"
+    out.print(f"{study}: fine, {len(spec.arms)} arms, {trials}")
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what will run, what it will cost here, and what the design can and cannot tell."""
+    from ganstudy.preview import preview
+
+    found = preview(read(study, overrides))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("trial", "parameters", title=f"{found['study']}: {found['trials_total']} trials")
+    for trial in found["trials"]:
+        values = ", ".join(f"{k} {shown(v)}" for k, v in trial["params"].items())
+        table.add_row(Text(trial["trial_id"]), Text(values))
+    out.print(table)
+    for line in found["cost"]["text"], *found["tells"]["text"]:
+        out.print(Text(line), soft_wrap=True)
+
+
+def shown(value: object) -> str:
+    """Return a swept value as a person reads it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    runs: Annotated[Path, typer.Option(help="Folder of all studies' results.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the folder; the study's own.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; a local one.")] = None,
+    overrides: Overrides = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after N trials.")] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add configs, seeds or arms to a study in place.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Without Ray, one trial after another.")
+    ] = False,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Run a study from its YAML to its report."""
+    spec = read(study, overrides)
+    if name is not None and not name.replace("-", "").replace("_", "").isalnum():
+        refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
+    directory = runs / (name or spec.study)
+    folder = _extended(directory, spec) if extend else _created(directory)
+    driver = _driver(spec, folder, tracking_uri, address, in_process)
+    _drive(driver, max_trials, begin=True)
+
+
+def _created(directory: Path) -> StudyFolder:
+    from ganstudy.store import StudyFolder
+
+    folder = StudyFolder(directory)
+    try:
+        folder.create()
+    except FileExistsError:
+        refuse(
+            f"{directory} exists already: go on with it by `ganstudy resume {directory}`, "
+            f"add to it by --extend, or give the new study a --name"
+        )
+    except OSError as error:
+        refuse(f"{directory}: cannot be made: {error.strerror}")
+    return folder
+
+
+def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
+    """Return the folder of a study that `spec` adds trials to and changes none of."""
+    from ganstudy.study.plan import plan as plan_trials
+
+    folder = opened(directory)
+    if spec.design.sampler == "tpe":
+        return folder
+    hashes = {trial.trial_id: trial.result_hash for trial in plan_trials(spec)}
+    for identity in folder.read_plan():
+        trial_id = identity["trial_id"]
+        if hashes.get(trial_id) != identity["result_hash"]:
+            how = "changes" if trial_id in hashes else "drops"
+            refuse(
+                f"--extend: the study {how} the trial {trial_id} of {directory}; only more "
+                f"configs, seeds or arms can be added (give a changed study a --name)"
+            )
+    return folder
+
+
+def _driver(
+    spec: StudySpec,
+    folder: StudyFolder,
+    tracking_uri: str | None,
+    address: str | None,
+    in_process: bool,
+) -> Run:
+    from ganstudy.sweep.driver import Run
+    from ganstudy.tracking import default_uri
+
+    uri = tracking_uri or default_uri(folder.folder.parent)
+    return Run(spec, folder, uri, address, in_process)
+
+
+def _drive(driver: Run, max_trials: int | None, begin: bool) -> None:
+    """Run what is to run and conclude, whatever happens on the way."""
+    from ganstudy.launch import launch
+
+    try:
+        outcome = launch(driver, max_trials, err, begin=begin)
+    except BlockingIOError as error:
+        refuse(str(error))
+    except OSError as error:
+        err.print(Text(f"{driver.folder.folder}: {error}; rows written so far are readable, "
+                       f"`ganstudy resume` goes on"), soft_wrap=True)  # fmt: skip
+        raise typer.Exit(TOO_MANY_FAILED) from None
+    _print_outcome(driver.folder.folder)
+    for note in driver.notes:
+        err.print(Text(note, style="yellow"), soft_wrap=True)
+    if outcome.interrupted:
+        err.print(Text(f"interrupted; `ganstudy resume {driver.folder.folder}` goes on"))
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed > driver.spec.max_failed_trials:
+        allowed = driver.spec.max_failed_trials
+        err.print(Text(f"{outcome.failed} trials failed ({allowed} allowed): "
+                       f"{outcome.reasons}"), soft_wrap=True)  # fmt: skip
+        raise typer.Exit(TOO_MANY_FAILED)
+
+
+def _print_outcome(directory: Path) -> None:
+    """Print the table of arms and where everything lies."""
+    from analysis.report import summarize
+
+    found = summarize(directory)
+    table = Table(*found.columns, title=Text(f"{directory.name}: {found.score}"))
+    for row in found.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out.print(table)
+    out.print(Text(found.verdict), soft_wrap=True)
+    out.print(Text(f"report   {directory / 'report.html'}"), soft_wrap=True)
+    tracking = json.loads((directory / "tracking.json").read_text(encoding="utf-8"))["uri"]
+    out.print(Text(f"MLflow   {tracking}  (open it: ganstudy ui {directory})"), soft_wrap=True)
+
+
+@app.command()
+def resume(
+    directory: StudyDir,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; a local one.")] = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after N trials.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed trials again.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although code or versions changed.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Without Ray, one trial after another.")
+    ] = False,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
+    from ganstudy.provenance import changed
+
+    folder = opened(directory)
+    spec = read(directory / "study.yaml")
+    changes = changed(folder.read_json("provenance.json"))
+    unfinished = [i for i in folder.read_plan() if not folder.trial(i["trial_id"]).finished()]
+    if changes and unfinished and not force:
+        refuse(
+            f"{directory}: since this study began there changed: {'; '.join(changes)}. New trials "
+            f"would not compare with the old ones: go back to the old state, or mark the study "
+            f"as mixed by --force"
+        )
+    if retry_failed:
+        for identity in folder.read_plan():
+            folder.trial(identity["trial_id"]).forgive()
+    if tracking_uri is None:
+        stored = folder.read_json("tracking.json")["uri"]
+        tracking_uri = None if "***@" in stored else stored
+    driver = _driver(spec, folder, tracking_uri, address, in_process)
+    if changes and unfinished:
+        marks = folder.read_json("provenance.json")
+        marks["mixed"] = [*marks.get("mixed", []), *changes]
+        folder.write_json("provenance.json", marks)
+    _drive(driver, max_trials, begin=False)
+
+
+@app.command()
+def status(directory: StudyDir) -> None:
+    """Show how far a study is, while it runs or afterwards; changes nothing."""
+    from collections import Counter
+
+    folder = opened(directory)
+    driven = folder.driven()
+    rows = folder.trial_rows(running=driven)
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    statuses = dict.fromkeys(str(row["status"]) for row in rows)
+    table = Table("arm", *statuses)
+    for arm in arms:
+        counts = Counter(str(row["status"]) for row in rows if row["arm"] == arm)
+        table.add_row(Text(arm), *(str(counts[s]) for s in statuses))
+    out.print(table)
+    finished = sum(row["status"].finished for row in rows)
+    state = "running" if driven else "not running"
+    out.print(Text(f"{directory}: {state}, {finished} of {len(rows)} trials done"))
+    if not driven and finished < len(rows):
+        out.print(Text(f"go on with it by `ganstudy resume {directory}`"))
+
+
+@app.command()
+def report(
+    directory: StudyDir,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The HTML file.")] = None,
+) -> None:
+    """Write the study's report: one HTML page that needs no network."""
+    from analysis.report import write_report
+
+    folder = opened(directory)
+    target = output or directory / "report.html"
+    try:
+        if not folder.driven():
+            folder.compact()
+    except OSError as error:  # a read-only study still has its tables
+        err.print(Text(f"the tables were not refreshed: {error.strerror}"))
+    try:
+        write_report(directory, target)
+    except OSError as error:
+        refuse(f"{target}: {error.strerror}")
+    out.print(Text(str(target)), soft_wrap=True)
+
+
+@app.command()
+def ui(
+    directory: StudyDir,
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open a browser on the study.")
+    ] = True,
+) -> None:
+    """Serve MLflow on loopback, opened on this study, until Ctrl-C."""
+    from ganstudy.tracking import Tracker, serve
+
+    folder = opened(directory)
+    uri = folder.read_json("tracking.json")["uri"]
+    if not uri.startswith("sqlite:///"):
+        url = uri.rstrip("/") + Tracker(directory, uri).experiment_url()
+        out.print(Text(f"this study is tracked by a server: {url}"), soft_wrap=True)
+        return
+    page = Tracker(directory, uri).experiment_url()
+
+    def ready(address: str) -> None:
+        out.print(Text(f"{address}{page}  (Ctrl-C ends it)"), soft_wrap=True)
+        if open_browser:
+            webbrowser.open(address + page)
+
+    try:
+        serve(uri, port, ready)
+    except OSError as error:
+        refuse(f"--port {port}: {error.strerror or error}")
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="loss, metric, ...", metavar="KIND")] = None,
+) -> None:
+    """List every registered component: by kind and name, with one line and its paper."""
+    from ganstudy.catalog import REGISTRIES
+    from ganstudy.registry import unknown
+
+    if kind is not None and kind not in REGISTRIES:
+        refuse(unknown("kind", kind, REGISTRIES))
+    table = Table("kind", "name", "what it is", "source")
+    for key, registry in REGISTRIES.items():
+        for name in registry.names() if kind in (None, key) else ():
+            line = (registry.get(name).__doc__ or "").strip().splitlines()[0]
+            table.add_row(key, Text(name), Text(line), Text(registry.paper(name)))
+    out.print(table)
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="A component's name.", metavar="NAME")],
+) -> None:
+    """Describe one component: what it is, its options with defaults, its paper."""
+    from ganstudy.catalog import REGISTRIES
+    from ganstudy.registry import unknown
+
+    found = [(kind, r) for kind, r in REGISTRIES.items() if name in r.names()]
+    if not found:
+        known = {name for registry in REGISTRIES.values() for name in registry.names()}
+        refuse(unknown("component", name, known))
+    for kind, registry in found:
+        out.print(Text(f"{kind} {name}", style="bold"))
+        out.print(Text(_dedent(registry.get(name).__doc__ or "")))
+        if registry.paper(name):
+            out.print(Text(f"source: {registry.paper(name)}"))
+        table = Table("option", "default", "what it is")
+        for option in registry.options(name):
+            table.add_row(Text(option.name), Text(str(option.default)), Text(option.help))
+        if table.row_count:
+            out.print(table)
+
+
+def _dedent(docstring: str) -> str:
+    import inspect
+
+    return inspect.cleandoc(docstring)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study's YAML, for editors."""
+    from ganstudy.catalog import study_schema
+
+    print(json.dumps(study_schema(), indent=1))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine offers, and what a study would miss."""
+    from ganstudy.doctor import examine
+
+    table = Table("what", "found", "")
+    findings = examine()
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.fine else Text("look", style="yellow")
+        table.add_row(Text(finding.what), Text(finding.found), mark)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What this machine offers to a study."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from ganstudy.provenance import PACKAGES, processor
+
+GIBIBYTE = 1024**3
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    fine: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at Python, packages, processor, memory, disks, GPU and data; start nothing."""
+    return [
+        Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
+        Finding("packages", ", ".join(f"{n} {metadata.version(n)}" for n in PACKAGES)),
+        Finding("processor", f"{processor()}, {len(os.sched_getaffinity(0))} cores usable"),
+        *(_guarded(what, look) for what, look in LOOKS.items()),
+        Finding("platform", platform.platform()),
+    ]
+
+
+def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # a broken part of the machine is what this command is for
+        return Finding(what, f"{type(error).__name__}: {error}", fine=False)
+
+
+def _memory() -> Finding:
+    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = pages * size / GIBIBYTE
+    return Finding("memory", f"{free:.1f} GiB free (a trial process takes about 0.5)", free > 2)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / GIBIBYTE
+    return Finding("disk", f"{free:.1f} GiB free here", free > 1)
+
+
+def _shared_memory() -> Finding:
+    if not Path("/dev/shm").exists():
+        return Finding("shared memory", "no /dev/shm; Ray falls back to disk")
+    free = shutil.disk_usage("/dev/shm").free / GIBIBYTE
+    return Finding("shared memory", f"{free:.2f} GiB in /dev/shm (Ray asks for 0.08)", free > 0.1)
+
+
+def _torch() -> Finding:
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("torch", f"{torch.__version__}, {capability}, {', '.join(gpus)}")
+    return Finding("torch", f"{torch.__version__}, {capability}, no GPU: trials run on the CPU")
+
+
+def _cache() -> Finding:
+    from ganstudy.measure.features import cache_folder
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    fine = os.access(folder, os.W_OK)
+    return Finding("cache", f"{folder}{'' if fine else ' cannot be written'}", fine)
+
+
+def _data() -> Finding:
+    from ganstudy.gan.datasets import DATASETS
+
+    sizes = [
+        f"{name} {len(DATASETS.build(name).images('train'))}" for name in ("digits", "mnist5k")
+    ]
+    return Finding("data (train images)", ", ".join(sizes))
+
+
+def _browser() -> Finding:
+    names = ("chromium", "chromium-browser", "google-chrome", "firefox")
+    found = next((name for name in names if shutil.which(name)), None)
+    return Finding("browser", found or "none found; open report.html elsewhere")
+
+
+LOOKS: dict[str, Callable[[], Finding]] = {
+    "memory": _memory,
+    "disk": _disk,
+    "shared memory": _shared_memory,
+    "torch": _torch,
+    "cache": _cache,
+    "data": _data,
+    "browser": _browser,
+}

@@ -1,0 +1,63 @@
+"""One call of a study from its first trial to its report, with a person watching."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rich.console import Console
+
+from analysis.report import write_report
+from ganstudy.display import Display
+from ganstudy.records import TrialStatus
+from ganstudy.sweep.driver import Run, pending
+from ganstudy.sweep.source import Source
+
+
+class Outcome(NamedTuple):
+    """How a call ended."""
+
+    interrupted: bool
+    failed: int
+    reasons: str
+
+
+def launch(run: Run, max_trials: int | None, console: Console, *, begin: bool) -> Outcome:
+    """Run what is not finished, then write tables, report and MLflow.
+
+    Args:
+        run: The study; its folder exists.
+        max_trials: How many trials to run at most.
+        console: Where progress goes.
+        begin: Whether the study is written anew (or extended) first, or only gone on with.
+
+    Raises:
+        BlockingIOError: If another process drives the study.
+        OSError: If the study's folder cannot be written.
+    """
+    run.folder.lock()
+    try:
+        if begin:
+            run.begin()
+        source = pending(run.spec, run.folder, max_trials)
+        minimize = run.spec.measure.metrics[0].direction == "minimize"
+        display = Display(console, len(source), run.spec.measure.primary, minimize)
+        interrupted = _execute(run, display, source)
+        console.print("scoring each arm's best generator, writing the report ...")
+        trials = run.conclude()
+        write_report(run.folder.folder, run.folder.folder / "report.html")
+        run.track()
+    finally:
+        run.folder.unlock()
+    failed = [trial for trial in trials if trial["status"] is TrialStatus.FAILED]
+    reasons = sorted({str(trial["reason"]) for trial in failed})
+    return Outcome(interrupted, len(failed), "; ".join(reasons))
+
+
+def _execute(run: Run, display: Display, source: Source) -> bool:
+    """Run the trials; return whether they were interrupted."""
+    try:
+        with display:
+            run.execute(display, source)
+    except KeyboardInterrupt:
+        return True
+    return display.ended < display.trials

@@ -1,0 +1,89 @@
+"""What a study will run, what it will cost on this machine, and what it can tell."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import torch
+
+from analysis.statistics import largest_k_with_interval, seeds_for_difference
+from ganstudy.gan.trainer import GanTrainer
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import Arm, StudySpec
+
+WARM_UP, TIMED = 2, 8
+"""Discriminator updates: thrown away, and timed, per arm."""
+SEED_SPREADS = (0.05, 0.1, 0.2)
+"""Standard deviations over seeds, relative to the mean, that tuned GANs show."""
+
+
+def preview(spec: StudySpec) -> dict[str, Any]:
+    """Return trials, cost and what the design tells, as plain data."""
+    trials = plan(spec) if spec.design.sampler != "tpe" else []
+    total = len(trials) or spec.design.configs * len(spec.arms) * len(spec.design.seeds)
+    return {
+        "study": spec.study,
+        "trials_total": total,
+        "trials": [{"trial_id": t.trial_id, "params": dict(t.params)} for t in trials],
+        "cost": _cost(spec, total),
+        "tells": _tells(spec),
+    }
+
+
+def _cost(spec: StudySpec, trials: int) -> dict[str, Any]:
+    """Time a few updates of every arm and extrapolate; evaluation is not in it."""
+    seconds = {arm.name: _seconds_per_update(arm, spec.resources.cpu) for arm in spec.arms}
+    per_arm = trials / len(spec.arms)
+    work = sum(
+        per_arm * seconds[arm.name] * arm.train({}, 0).discriminator_updates for arm in spec.arms
+    )
+    slots = max(1, len(os.sched_getaffinity(0)) // spec.resources.cpu)
+    slots = min(slots, spec.resources.max_concurrent or slots)
+    minutes = work / slots / 60
+    return {
+        "seconds_per_discriminator_update": seconds,
+        "trial_seconds": work,
+        "minutes": minutes,
+        "text": f"about {minutes:.0f} min of training here, {slots} trials at a time, from "
+        f"{TIMED} timed updates of each arm at its defaults; evaluation adds to it, "
+        f"early ends take from it",
+    }
+
+
+def _seconds_per_update(arm: Arm, threads: int) -> float:
+    torch.set_num_threads(threads)
+    trainer = GanTrainer(arm.train({}, 0))
+    trainer.advance(WARM_UP)
+    begun = time.perf_counter()
+    trainer.advance(TIMED)
+    return (time.perf_counter() - begun) / TIMED
+
+
+def _tells(spec: StudySpec) -> dict[str, Any]:
+    n = spec.design.configs
+    k = largest_k_with_interval(n)
+    seeds = {spread: seeds_for_difference(spread) for spread in SEED_SPREADS}
+    if spec.design.sampler != "random":
+        budget = f"best-of-k curves: none with an interval, the {spec.design.sampler} sampler "
+        budget += "does not draw independently"
+        k = 0
+    elif k == 0:
+        budget = f"best-of-k curves: no interval at any k with {n} configs an arm (12 give k = 2)"
+    else:
+        budget = f"best-of-k curves: an interval up to k = {k} of {n} configs an arm"
+    smallest = 2 * 0.5**n
+    pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
+    paired = (
+        f"two arms on {n} paired configs: the smallest possible p is {min(1, smallest):.2g}, "
+        f"{min(1, smallest * max(1, pairs)):.2g} after Holm over {pairs} pairs"
+    )
+    needs = ", ".join(f"{s:.0%} -> {count}" for s, count in seeds.items())
+    seed_text = f"seeds per arm to show a 10 % difference, by the spread over seeds: {needs}"
+    return {
+        "largest_k_with_interval": k,
+        "smallest_p": smallest,
+        "seeds_for_10_percent": {str(spread): count for spread, count in seeds.items()},
+        "text": [budget, paired, seed_text],
+    }

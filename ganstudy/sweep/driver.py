@@ -1,0 +1,251 @@
+"""The driver of a study: prepare, execute, compact and track in the background, conclude."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from ruamel.yaml import YAML
+
+from ganstudy.display import Display
+from ganstudy.gan.trainer import GanTrainer
+from ganstudy.measure.features import FEATURES
+from ganstudy.measure.metrics import METRICS
+from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
+from ganstudy.provenance import provenance, redact
+from ganstudy.records import TrialStatus
+from ganstudy.store import StudyFolder, write_text
+from ganstudy.study.plan import plan
+from ganstudy.study.plan import trial as build_trial
+from ganstudy.study.spec import StudySpec
+from ganstudy.sweep import local
+from ganstudy.sweep.source import FixedPlan, Source
+from ganstudy.tracking import Tracker
+from ganstudy.trial import TrialSpec
+
+JUDGE_SAMPLES = 1000
+"""Samples of an arm's best generator for the kernel distance on ImageNet features."""
+COMPACT_EVERY_SECONDS = 5.0
+COMPACT_SHARE = 0.05
+"""Largest share of the driver's time that goes into compacting and tracking."""
+
+
+@dataclass
+class Run:
+    """One call of the driver on one study."""
+
+    spec: StudySpec
+    folder: StudyFolder
+    tracking_uri: str
+    address: str | None = None
+    in_process: bool = False
+    notes: list[str] = field(default_factory=list)
+    """What went wrong without ending the study, in words."""
+
+    def begin(self) -> None:
+        """Write what the study is; its folder exists and is locked."""
+        yaml = YAML()
+        text = io.StringIO()
+        yaml.dump(self.spec.resolved(), text)
+        write_text(self.folder.folder / "study.yaml", text.getvalue())
+        self.folder.write_json("provenance.json", provenance())
+        self.folder.write_json("tracking.json", {"uri": redact(self.tracking_uri)})
+        if self.spec.design.sampler != "tpe":
+            self.folder.write_plan(trial.identity() for trial in plan(self.spec))
+        elif not (self.folder.folder / "plan.jsonl").exists():
+            self.folder.write_plan([])
+
+    def execute(self, display: Display, source: Source) -> None:
+        """Run the trials of `source`, compacting and tracking in the background."""
+        prepare(self.spec, self.folder)
+        with Recorder(self.folder, self.tracking_uri, display.say) as recorder:
+            self._execute(display, source)
+        self.notes += recorder.notes
+
+    def _execute(self, display: Display, source: Source) -> None:
+        if not len(source):
+            return
+        if self.in_process:
+            local.execute(source, self.folder, display, self.spec.retries)
+            return
+        from ganstudy.sweep import ray_tune
+
+        ray_tune.execute(
+            source, self.folder, display, self.spec.retries, self.spec.resources, self.address
+        )
+
+    def conclude(self) -> list[dict[str, Any]]:
+        """Write the tables and the scores of the best generators; return trials.parquet's rows."""
+        trials = self.folder.compact()
+        self.folder.write_reported(reported(self.spec, self.folder, trials))
+        return trials
+
+    def track(self) -> None:
+        """Bring MLflow up to date; a store that is away is noted, never raised."""
+        try:
+            Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
+        except Exception as error:
+            self.notes.append(tracking_failed(self.tracking_uri, error, self.folder.folder))
+
+
+def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None) -> Source:
+    """Return the trials that are not finished: the plan minus finished folders."""
+    if spec.design.sampler == "tpe":
+        from ganstudy.sweep.search import TpeSearch
+
+        return TpeSearch(spec, folder, max_trials)
+    open_trials = [t for t in plan(spec) if not folder.trial(t.trial_id).finished()]
+    return FixedPlan(open_trials[:max_trials])
+
+
+def prepare(spec: StudySpec, folder: StudyFolder) -> None:
+    """Train or fetch the feature network, keep it in the study, write the protocol."""
+    judge = evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
+    minimize = spec.measure.metrics[0].direction == "minimize"
+    protocol = {"primary": spec.measure.primary, "minimize": minimize, "scores": judge.protocol()}
+    folder.write_json("protocol.json", protocol)
+
+
+class Recorder:
+    """Compacts and syncs in a thread of the driver while trials run elsewhere."""
+
+    def __init__(self, folder: StudyFolder, uri: str, say: Callable[[str], None]) -> None:
+        """Watch over the study in `folder`."""
+        self.folder, self.uri, self.say = folder, uri, say
+        self.notes: list[str] = []
+        self._tracker = Tracker(folder.folder, uri)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End after the round that is under way."""
+        self._stop.set()
+        self._thread.join(timeout=60)
+
+    def _loop(self) -> None:
+        wait = COMPACT_EVERY_SECONDS
+        while not self._stop.wait(wait):
+            begun = time.monotonic()
+            self._round()
+            spent = time.monotonic() - begun
+            wait = max(COMPACT_EVERY_SECONDS, spent / COMPACT_SHARE)
+
+    def _round(self) -> None:
+        try:
+            self.folder.compact(running=True)
+        except OSError as error:
+            self._note(f"the tables could not be written: {error}; trials record on their own")
+            return
+        try:
+            self._tracker.sync(running=True)
+        except Exception as error:  # whatever MLflow raises must not touch the trials
+            self._tracker = Tracker(self.folder.folder, self.uri)
+            self._note(tracking_failed(self.uri, error, self.folder.folder))
+
+    def _note(self, message: str) -> None:
+        if message not in self.notes:
+            self.notes.append(message)
+            self.say(message)
+
+
+def tracking_failed(uri: str, error: Exception, folder: Path) -> str:
+    """Return what to tell the user when MLflow is away."""
+    first = (str(error).splitlines() or [""])[0][:200]
+    return redact(
+        f"MLflow at {uri} cannot be written ({type(error).__name__}: {first}). No trial is "
+        f"affected and every row is in {folder}; `ganstudy resume {folder}` catches up."
+    )
+
+
+def reported(
+    spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Score each arm's best generator, chosen on select, on the report split.
+
+    The study's own scores, and the kernel distance on ImageNet features, which no trial was
+    chosen by.
+    """
+    judge = MeasureConfig(
+        features=FEATURES.build("lite0"),
+        metrics=(METRICS.build("kernel_distance"),),
+        samples=min(JUDGE_SAMPLES, len(spec.dataset.images("report"))),
+        every=1,
+    )
+    features = folder.folder / "features"
+    judges = [
+        evaluator(measure, spec.dataset, "report", features) for measure in (spec.measure, judge)
+    ]
+    floors = [judge.floor() for judge in judges]
+    rows = []
+    for trial in best_trials(spec, trials):
+        rows += _reported_trial(spec, folder, trial, judges, floors)
+    return rows
+
+
+def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each arm's trial with the best primary score on select, if it has one."""
+    score = f"best.{spec.measure.primary}"
+    sign = 1 if spec.measure.metrics[0].direction == "minimize" else -1
+    best: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        mine = trial.get(score), trial.get("generator_best")
+        if None in mine or trial["status"] == TrialStatus.FAILED:
+            continue
+        if trial["arm"] not in best or sign * trial[score] < sign * best[trial["arm"]][score]:
+            best[trial["arm"]] = trial
+    return list(best.values())
+
+
+def _reported_trial(
+    spec: StudySpec,
+    folder: StudyFolder,
+    trial: dict[str, Any],
+    judges: Sequence[Evaluator],
+    floors: Sequence[dict[str, float]],
+) -> list[dict[str, Any]]:
+    trainer = GanTrainer(_spec_of(spec, trial).train)
+    weights = torch.load(folder.folder / trial["generator_best"], weights_only=True)
+    trainer.load_generator_state_dict(weights)
+    rows = []
+    for judge, floor in zip(judges, floors, strict=True):
+        images = trainer.sample(judge.config.samples, judge.noise())
+        for name, score in judge.scores(images).items():
+            rows.append(
+                {
+                    "arm": trial["arm"],
+                    "trial_id": trial["trial_id"],
+                    "discriminator_updates": trial["best_at"],
+                    "name": name,
+                    "split": judge.split,
+                    "n_generated": judge.config.samples,
+                    "n_real": len(judge.real),
+                    "value": score.value,
+                    "standard_error": score.standard_error,
+                    "floor": floor[name],
+                }
+            )
+    return rows
+
+
+def _spec_of(spec: StudySpec, trial: dict[str, Any]) -> TrialSpec:
+    """Return the trial that a row of trials.parquet tells of."""
+    arm = next(arm for arm in spec.arms if arm.name == trial["arm"])
+    values = {k.removeprefix("param."): v for k, v in trial.items() if k.startswith("param.")}
+    return build_trial(spec, arm, trial["config_id"], values, trial["seed"])
