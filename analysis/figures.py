@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 from analysis import statistics
@@ -139,16 +140,27 @@ def score_distribution_figure(data: ScoreDistribution) -> go.Figure:
         yaxis={"title": data.score, "type": "log" if log else "linear"},
     )
     if any(counts.values()) and finite:
-        figure.add_hline(
-            y=lane, line={"width": 18, "color": "rgba(120,120,120,0.15)"}, layer="below",
-            annotation={"text": "failed", "font": {"size": 11}}, annotation_position="top left",
-        )  # fmt: skip
+        _level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
     if math.isfinite(data.floor) and (data.floor > 0 or not log):
-        figure.add_hline(
-            y=data.floor, line={"dash": "dot", "color": "#666"},
-            annotation={"text": "floor: real against real", "font": {"size": 11}},
-        )  # fmt: skip
+        line = {"dash": "dot", "color": "#666"}
+        _level(figure, data.floor, log, "floor: real against real", line)
     return figure
+
+
+def _level(figure: go.Figure, y: float, log: bool, text: str, line: dict[str, Any]) -> None:
+    """Draw a level across the figure with its name at the left end."""
+    figure.add_hline(y=y, line=line, layer="below")
+    # On a log axis plotly places a line by its value but a text by its logarithm.
+    figure.add_annotation(
+        text=text,
+        y=math.log10(y) if log else y,
+        x=0,
+        xref="paper",
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11, "color": "#444"},
+    )
 
 
 def _with_events(dot: Dot) -> str:
@@ -173,10 +185,12 @@ class BudgetCurve(NamedTuple):
     low: list[float | None]
     high: list[float | None]
     largest_k: int
+    keep_stopped: list[float] | None
+    """The median if stopped trials count by their best checkpoint so far; None if none was."""
 
 
 def budget_curve_data(study: Study) -> list[BudgetCurve]:
-    """Return the exact median best of k for every arm, failures as +inf.
+    """Return the exact median best of k for every arm, failures and stopped trials as +inf.
 
     Empty for adaptive designs, whose trials are not exchangeable.
     """
@@ -191,6 +205,8 @@ def budget_curve_data(study: Study) -> list[BudgetCurve]:
             continue
         ks = list(range(1, n + 1))
         estimates = [statistics.median_best_of_k(scores, k) for k in ks]
+        kept = study.config_scores(arm, keep_stopped=True).to_numpy()
+        stopped = not np.array_equal(kept, scores)
         # Sobol points and grids are no independent draws: their curve is descriptive.
         largest = statistics.largest_k_with_interval(n) if sampler == "random" else 0
         shown = [k <= largest for k in ks]
@@ -206,6 +222,9 @@ def budget_curve_data(study: Study) -> list[BudgetCurve]:
                 [None if low is None else study.sign * low for low, _ in ends],
                 [None if high is None else study.sign * high for _, high in ends],
                 largest,
+                [study.sign * statistics.median_best_of_k(kept, k).value for k in ks]
+                if stopped
+                else None,
             )
         )
     return curves
@@ -229,6 +248,18 @@ def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
                 line={"color": look.color, "dash": look.dash, "width": 3 if opacity == 1 else 2},
                 marker={"symbol": look.symbol, "size": 8},
                 hovertemplate=f"{curve.arm}<br>best of %{{x}}: %{{y:.4g}}<extra></extra>",
+            )
+        if curve.keep_stopped is not None:
+            figure.add_scatter(
+                x=curve.k,
+                y=[None if math.isinf(m) else m for m in curve.keep_stopped],
+                mode="lines",
+                legendgroup=curve.arm,
+                showlegend=False,
+                opacity=0.6,
+                line={"color": look.color, "dash": "dot", "width": 1},
+                hovertemplate=f"{curve.arm}, stopped trials by their best checkpoint<br>"
+                "best of %{x}: %{y:.4g}<extra></extra>",
             )
         bars = [i for i, low in enumerate(curve.low) if low is not None]
         if bars:

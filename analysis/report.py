@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import figures, statistics
 from analysis.statistics import Estimate
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
 from ganstudy.records import TrialStatus
 
@@ -81,7 +81,7 @@ def summarize_study(study: Study) -> Summary:
             [
                 arm,
                 str(len(scores)) + _ours(study, arm),
-                _share(int((trials["status"] == TrialStatus.DIVERGED).sum()), len(trials)),
+                _share(int(trials["status"].isin(list(FAILURES)).sum()), len(trials)),
                 _share(_with_event(study, trials, "mode_collapse"), len(trials)),
                 interval(median),
                 number(best),
@@ -204,7 +204,8 @@ def _main_figures(study: Study) -> list[PlacedFigure]:
     if curves:
         caption = (
             "How good the best of k tried configurations is, by its exact median; failures count "
-            "as infinitely bad, so a line is missing where half of all choices of k fail. "
+            "as infinitely bad, so a line is missing where half of all choices of k fail. Thin "
+            "dots: trials that an event stopped count by their best checkpoint instead. "
         )
         shaded = any(curve.largest_k for curve in curves)
         caption += (
@@ -307,7 +308,8 @@ def _protocol_rows(study: Study) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": name,
-                "features": f"{network}, {how['dimension']} features, weights {how['features_hash']}"
+                "features": f"{network}, {how['dimension']} features, "
+                f"weights {how['features_hash']}"
                 + (f" (accuracy: {accuracy})" if accuracy else ""),
                 "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
                 "floor": number(how["floor"]),

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 from ganstudy.records import Results, TrialStatus, load_results
 
 DEFAULT_CONFIG = "default"
+FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
+"""Ways of ending that are failures of the arm."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,22 @@ class Study:
         mine["score"] = [self.score(row) for _, row in mine.iterrows()]
         return mine
 
-    def score(self, row: pd.Series[Any]) -> float:
+    def score(self, row: pd.Series[Any], *, keep_stopped: bool = False) -> float:
         """Return the best checkpoint's primary score (AGCE's rule), lower is better.
 
-        A trial that diverged, or never had a finite score, scores +inf.
+        A trial that diverged, or never had a finite score, scores +inf. So does one that an event
+        stopped, or an arm would gain by collapsing early; with `keep_stopped` its best checkpoint
+        so far counts instead.
         """
         value = row.get(f"best.{self.primary}")
-        diverged = row["status"] == TrialStatus.DIVERGED
-        if diverged or value is None or not math.isfinite(value):
+        failed = {TrialStatus.DIVERGED} if keep_stopped else FAILURES
+        if row["status"] in failed or value is None or not math.isfinite(value):
             return math.inf
         return self.sign * float(value)
 
-    def config_scores(self, arm: str) -> pd.Series[float]:
+    def config_scores(self, arm: str, *, keep_stopped: bool = False) -> pd.Series[float]:
         """Return config_id -> median score over seeds, the arm's defaults left out."""
         trials = self.trials(arm)
         trials = trials[trials["config_id"] != DEFAULT_CONFIG]
-        return trials.groupby("config_id")["score"].median().sort_index()
+        scores = [self.score(row, keep_stopped=keep_stopped) for _, row in trials.iterrows()]
+        return pd.Series(scores, index=trials["config_id"]).groupby(level=0).median().sort_index()

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -46,13 +45,13 @@ Writer = Callable[[Path], object]
 
 def write_atomically(path: Path, write: Writer) -> None:
     """Let `write` fill a file aside and rename it to `path`: all of it or nothing."""
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
+    # Not by tempfile: its files are readable by their owner only, and studies are shared.
+    aside = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        write(Path(aside))
+        write(aside)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -323,8 +322,3 @@ class StudyFolder:
                 if role != "state":
                     row[role] = str((attempt.folder / name).relative_to(self.folder))
         return row
-
-
-def remove(folder: Path) -> None:
-    """Delete a folder that was made for a study which did not start."""
-    shutil.rmtree(folder, ignore_errors=True)

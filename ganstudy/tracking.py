@@ -45,6 +45,18 @@ ARTIFACTS = ("samples", "samples_best")
 BATCH = 1000
 
 
+def load() -> None:
+    """Import mlflow quietly, which takes seconds; to be called in the main thread first.
+
+    Imported in two threads at once (Ray looks for it too), it ends half initialised.
+    """
+    os.environ.update(ENVIRONMENT)
+    import mlflow.tracking  # noqa: F401
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def default_uri(runs: Path) -> str:
     """Return the tracking URI of the store that all studies of a runs folder share."""
     return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
@@ -90,9 +102,7 @@ class Tracker:
         return f"/#/experiments/{self._experiment}"
 
     def _connect(self, study: str) -> None:
-        os.environ.update(ENVIRONMENT)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        load()
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=self.uri)

@@ -157,8 +157,9 @@ class DivergenceWatcher:
 class ModeCollapse(Detector):
     """Generated features spread far less than real ones, or coverage falls to a part of its best.
 
-    The first evaluations are warm-up: an untrained generator has no diversity to lose. Coverage
-    says nothing of a generator that never covered much, so it counts only once it was `had`.
+    An untrained generator has no diversity yet. So low diversity counts only while it makes no
+    `progress` over its own best: a slow learner is no collapsed one. Coverage says nothing of a
+    generator that never covered much, so it counts only once it was `had`.
     """
 
     diversity_share: Share = 0.25
@@ -167,10 +168,12 @@ class ModeCollapse(Detector):
     """Coverage over its own best so far below which the data is being lost."""
     had: Share = 0.25
     """Best coverage from which on a fall counts."""
+    progress: Share = 0.1
+    """Gain of diversity over its own best so far, relative to it, that counts as learning."""
     patience: Count = 3
     """Evaluations running."""
-    warmup: Annotated[int, Field(ge=0)] = 2
-    """Evaluations that are not judged, the untrained generator's among them."""
+    warmup: Annotated[int, Field(ge=0)] = 1
+    """Evaluations that are not judged: the untrained generator's."""
 
     def start(self, primary: Primary) -> Watcher:
         return ModeCollapseWatcher(self)
@@ -184,7 +187,7 @@ class ModeCollapseWatcher:
         self.detector = detector
         self._evaluation = Together("diversity_", "coverage_")
         self._episode = Episode("mode_collapse", detector.patience)
-        self._seen, self._best_coverage = 0, 0.0
+        self._seen, self._best_coverage, self._best_diversity = 0, 0.0, 0.0
 
     def update(self, point: Point) -> Event | None:
         values = self._evaluation.add(point)
@@ -196,16 +199,19 @@ class ModeCollapseWatcher:
             self._best_coverage >= self.detector.had
             and coverage < self.detector.coverage_share * self._best_coverage
         )
+        learning = diversity > (1 + self.detector.progress) * self._best_diversity
+        alike = diversity < self.detector.diversity_share and not learning
         evidence = {
             "diversity": diversity,
+            "best_diversity": self._best_diversity,
             "coverage": coverage,
             "best_coverage": self._best_coverage,
         }
-        if coverage > self._best_coverage:
-            self._best_coverage = coverage
+        # In this order a NaN never becomes the best.
+        self._best_coverage = max(self._best_coverage, coverage)
+        self._best_diversity = max(self._best_diversity, diversity)
         if self._seen <= self.detector.warmup:
             return None
-        alike = diversity < self.detector.diversity_share
         severity = min(1.0, max(0.0, 1 - diversity)) if alike else 1 - coverage
         return self._episode.update(point.discriminator_updates, alike or lost, severity, evidence)
 

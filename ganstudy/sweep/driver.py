@@ -27,7 +27,7 @@ from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
-from ganstudy.tracking import Tracker
+from ganstudy.tracking import Tracker, load
 from ganstudy.trial import TrialSpec
 
 JUDGE_SAMPLES = 1000
@@ -92,7 +92,7 @@ class Run:
         try:
             Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
         except Exception as error:
-            self.notes.append(tracking_failed(self.tracking_uri, error, self.folder.folder))
+            self.notes = [tracking_failed(self.tracking_uri, error, self.folder.folder)]
 
 
 def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None) -> Source:
@@ -126,6 +126,7 @@ class Recorder:
 
     def __enter__(self) -> Self:
         """Begin."""
+        load()
         self._thread.start()
         return self
 
@@ -160,7 +161,8 @@ class Recorder:
             self._note(tracking_failed(self.uri, error, self.folder.folder))
 
     def _note(self, message: str) -> None:
-        if message not in self.notes:
+        # One outage is told once, however its words vary.
+        if message[:40] not in {note[:40] for note in self.notes}:
             self.notes.append(message)
             self.say(message)
 

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from analysis import figures
+from analysis.report import render, summarize, write_report
+from analysis.tables import Study
+from analysis.verdict import verdict
+
+INF = math.inf
+FOUR = {"a": [10.0, 20.0, 30.0, INF], "b": [11.0, 19.0, 33.0, 44.0]}
+
+
+def test_four_configs_cannot_tell(synthetic):
+    text = verdict(Study.load(synthetic(FOUR)))
+    assert text.startswith("This study cannot tell its 2 arms apart: with 4 configurations an arm")
+    assert "p = 0.12" in text
+
+
+def test_a_planted_difference_is_told_with_its_pairs(synthetic):
+    better = [float(i) for i in range(1, 13)]
+    text = verdict(Study.load(synthetic({"good": better, "bad": [v + 0.5 for v in better]})))
+    assert text.startswith("This study shows that good scored better than bad in 12 of 12 pairs")
+
+
+def test_no_difference_is_no_proof_of_equality(synthetic):
+    a = [float(i) for i in range(12)]
+    b = [v + (0.5 if i % 2 else -0.5) for i, v in enumerate(a)]
+    text = verdict(Study.load(synthetic({"a": a, "b": b})))
+    assert "cannot tell" in text
+    assert "no proof that they are equal" in text
+
+
+def test_one_arm_and_adaptive_designs_claim_nothing(synthetic, tmp_path):
+    assert "compares nothing" in verdict(Study.load(synthetic({"a": [1.0, 2.0]})))
+    shutil.rmtree(tmp_path / "study")
+    adaptive = synthetic(FOUR, design={"sampler": "tpe", "paired": True})
+    assert "searched adaptively" in verdict(Study.load(adaptive))
+    assert figures.budget_curve_data(Study.load(adaptive)) == []
+
+
+def test_failures_are_plus_infinity_in_every_figure(synthetic):
+    study = Study.load(synthetic(FOUR))
+    dots = figures.score_distribution_data(study).dots
+    assert [d.score for d in dots if d.arm == "a"] == [10.0, 20.0, 30.0, INF]
+    (a, b) = figures.budget_curve_data(study)
+    assert a.median == [20.0, 10.0, 10.0, 10.0]
+    assert b.median == [19.0, 11.0, 11.0, 11.0]
+    assert a.largest_k == 0
+    assert a.low == [None] * 4
+    curves = figures.training_curves_data(study, "a")
+    assert math.isnan(curves[3].scores[-1])
+    assert curves[3].events == [("divergence", 50, 400.0)]
+
+
+def test_intervals_stand_where_they_exist(synthetic):
+    study = Study.load(synthetic({"a": [float(i) for i in range(1, 17)]}))
+    (curve,) = figures.budget_curve_data(study)
+    assert curve.largest_k == 3
+    assert [low is not None for low in curve.low] == [True] * 3 + [False] * 13
+    assert curve.low[0] < curve.median[0] < curve.high[0]
+
+
+def test_samples_show_best_median_and_failed(synthetic):
+    study = Study.load(synthetic(FOUR))
+    picks = figures.sample_picks(study, "a")
+    assert [(p.why, p.trial_id) for p in picks] == [
+        ("best", "a-c00-s0"),
+        ("median", "a-c01-s0"),
+        ("failed", "a-c03-s0"),
+    ]
+
+
+def test_the_table_of_arms_holds_n_failures_and_intervals(synthetic):
+    found = summarize(synthetic(FOUR))
+    rows = {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.rows}
+    assert rows["a"]["failed"] == "1 of 4 [1%, 81%]"
+    assert rows["b"]["failed"] == "0 of 4 [0%, 60%]"
+    assert rows["a"]["median"] == "20 [none]"
+    assert rows["b"]["best"] == "11"
+
+
+def test_the_page_is_repeatable_offline_and_escaped(synthetic):
+    folder = synthetic(FOUR)
+    page = render(Study.load(folder))
+    assert page == render(Study.load(folder))
+    body = page[page.index("<body>") :]
+    assert "Is &lt;b&gt;it&lt;/b&gt; escaped?" in body
+    assert "<script>alert(1)" not in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page[: page.index("<script>")] + body)
+    assert "default-src 'none'" in page
+
+
+def test_a_study_without_any_trial_yet_has_a_page(synthetic):
+    page = render(Study.load(synthetic({"a": [], "b": []})))
+    assert "No trial of this study has ended yet" in page
+
+
+def test_a_read_only_study_can_be_reported_elsewhere(synthetic, tmp_path):
+    folder = synthetic(FOUR)
+    before = sorted(p.name for p in folder.iterdir())
+    write_report(folder, tmp_path / "out" / "report.html")
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser on this machine")
+def test_a_browser_draws_every_figure_and_asks_for_nothing(synthetic, tmp_path):
+    page = tmp_path / "report.html"
+    write_report(synthetic(FOUR), page)
+    log = tmp_path / "net.json"
+    shown = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
+            "--virtual-time-budget=10000", "--dump-dom", f"--log-net-log={log}", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert shown.stdout.count('class="main-svg"') >= 4, "a figure was not drawn"
+    assert "CONSOLE" not in shown.stderr, shown.stderr
+    asked = set(re.findall(r'"url":"(https?://[^"]+)"', log.read_text()))
+    assert not asked, asked

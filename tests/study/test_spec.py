@@ -1,0 +1,139 @@
+"""Wrong input: one message with the key's path, the rule and the nearest right name."""
+
+from __future__ import annotations
+
+import pytest
+
+from ganstudy.registry import StudyError
+from ganstudy.study.spec import load_study
+from tests.conftest import ROOT
+
+
+def change(study, path, value):
+    *parents, last = path.split("/")
+    for part in parents:
+        study = study.setdefault(part, {})
+    study[last] = value
+
+
+WRONG = [
+    # where, what is written there, path in the message, rule in the message
+    ("stdy", "x", "stdy", "did you mean 'study'"),
+    ("study", "no spaces please", "study", "letters, digits"),
+    ("arms", {}, "arms", "at least one arm"),
+    ("arms/wgan_gp/los", "hinge", "arms.wgan_gp.los", "did you mean 'loss'"),
+    ("arms/wgan_gp/loss", "wasserstien", "arms.wgan_gp.loss", "did you mean 'wasserstein'"),
+    ("arms/wgan_gp/regularizers", {"gradient_penality": {}}, "arms.wgan_gp.regularizers",
+     "did you mean 'gradient_penalty'"),
+    ("arms/wgan_gp/regularizers", {"gradient_penalty": {"lambda": 10}},
+     "arms.wgan_gp.regularizers.gradient_penalty.lambda", "known: target, weight"),
+    ("base/architecture", {"name": "mlp", "width": "wide"}, "architecture.width", "integer"),
+    ("base/architecture", {"name": "mlp", "width": 0}, "architecture.width", "greater than or equal"),
+    ("base/n_critic", "two", "n_critic", "whole number"),
+    ("base/batch_size", 4000, "batch_size", "1197 training images"),
+    ("base/budget", {"updates": 5}, "base.budget", "discriminator_updates"),
+    ("base/dataset", {"name": "image_folder", "path": "/not/there"}, "dataset", "no such folder"),
+    ("space/generator_optimizer.lr", {"log_uniform": [0, 1]}, "space.generator_optimizer.lr",
+     "greater than 0"),
+    ("space/generator_optimizer.lr", {"log_uniform": [1e-2, 1e-4]}, "space.generator_optimizer.lr",
+     "inverted"),
+    ("space/generator_optimizer.lr", {"uniform": [1, 1]}, "space.generator_optimizer.lr", "empty"),
+    ("space/generator_optimizer.lrr", {"uniform": [1, 2]}, "space.generator_optimizer.lrr",
+     "did you mean 'generator_optimizer.lr'"),
+    ("space/regularizers.r1.weight", {"uniform": [1, 2]}, "space.regularizers.r1.weight",
+     "unknown key of any arm"),
+    ("arms/non_saturating/space", {"regularizers.gradient_penalty.weight": {"uniform": [1, 2]}},
+     "arms.non_saturating.space.regularizers.gradient_penalty.weight", "unknown key of this arm"),
+    ("space/optimizer.beta1", {"uniform": [0, 1]}, "space.optimizer.beta1", "less than 1"),
+    ("space/loss", {"choice": ["hinge", "hing"]}, "space.loss", "did you mean 'hinge'"),
+    ("design/config", 3, "design.config", "did you mean 'configs'"),
+    ("design/configs", 0, "design.configs", "greater than or equal to 1"),
+    ("design/sampler", "randm", "design.sampler", "'random'"),
+    ("design/sampler", "grid", "space.generator_optimizer.lr", "choices"),
+    ("design/seeds", [], "design.seeds", "at least 1"),
+    ("measure/metrics", ["fid"], "measure.metrics.0", "unknown metric"),
+    ("measure/metrics", ["frechet_distance"], "measure.metrics", "use kernel_distance"),
+    ("measure/features", "inception", "measure.features", "unknown feature network"),
+    ("measure/every", 20, "measure.every", "discriminator_updates"),
+    ("events/stop_on", ["colapse"], "events.stop_on", "unknown event"),
+    ("events/detectors", {"divergence": {"doubling": 3}}, "events.detectors.divergence.doubling",
+     "did you mean 'doublings'"),
+    ("resources/cpu", 0, "resources.cpu", "greater than or equal to 1"),
+    ("retries", -1, "retries", "at least 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "path", "rule"), WRONG, ids=[f"{w[0]}={w[1]}" for w in WRONG]
+)
+def test_wrong_input_names_path_and_rule(tiny, write_study, where, value, path, rule):
+    change(tiny, where, value)
+    with pytest.raises(StudyError) as error:
+        load_study(write_study(tiny))
+    assert path in error.value.path
+    assert rule in error.value.rule
+
+
+def test_an_image_size_that_an_architecture_cannot_make(tiny, write_study, tmp_path):
+    from PIL import Image
+
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(200):
+            Image.new("L", (30, 30), i).save(tmp_path / label / f"{i}.png")
+    tiny["base"] |= {
+        "dataset": {"name": "image_folder", "path": str(tmp_path), "size": 30, "channels": 1},
+        "architecture": "dcgan",
+    }
+    with pytest.raises(StudyError, match=r"arms.non_saturating.architecture: dcgan .*not 30x30"):
+        load_study(write_study(tiny))
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"study: \xff\xfe", "not UTF-8"),
+        (b"study: [1", "not valid YAML"),
+        (b"- a\n- b\n", "a study is a mapping"),
+        (b"study: a\nstudy: b\n", "duplicate key"),
+        (b"study: !!python/object/apply:os.system ['touch /tmp/pwned']", "tags are not allowed"),
+        (b"study: a\x07b", "not valid YAML"),
+    ],
+)
+def test_unreadable_yaml(tmp_path, content, rule):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=rule):
+        load_study(path)
+    with pytest.raises(StudyError, match="cannot read the file"):
+        load_study(tmp_path)
+
+
+def test_numbers_as_people_write_them(tmp_path, tiny, write_study):
+    path = write_study(tiny)
+    path.write_text(path.read_text().replace("0.0001", "1e-4"))
+    assert "1e-4" in path.read_text()
+    assert load_study(path).arms[0].space["generator_optimizer.lr"].low == 1e-4
+
+
+def test_set_changes_one_key_and_is_checked(tiny, write_study):
+    path = write_study(tiny)
+    spec = load_study(path, ["design.configs=3", "base.loss=hinge", "base.architecture.width=4"])
+    assert spec.design.configs == 3
+    with pytest.raises(StudyError, match="design.config: unknown key"):
+        load_study(path, ["design.config=3"])
+    with pytest.raises(StudyError, match="KEY=VALUE"):
+        load_study(path, ["design.configs"])
+
+
+def test_shared_space_applies_to_the_arms_that_have_the_key(tiny, write_study):
+    tiny["space"]["regularizers.gradient_penalty.weight"] = {"log_uniform": [0.1, 100]}
+    spec = load_study(write_study(tiny))
+    assert [len(arm.space) for arm in spec.arms] == [1, 2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_study_of_ours_checks(path):
+    spec = load_study(path)
+    assert spec.question.endswith("?")
+    assert spec.source

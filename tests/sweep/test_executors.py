@@ -1,0 +1,279 @@
+"""Local and Ray give the same rows; killed processes change nothing. Real Ray, real SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ganstudy.provenance import code_hash
+from ganstudy.records import CLOCK_COLUMNS, load_results
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import load_study
+from tests.conftest import ROOT, ganstudy
+
+
+def rows(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables without their clock, attempt and node columns."""
+    results = load_results(folder)
+    keys = {"trials": ["trial_id"], "events": ["trial_id", "kind", "onset"]}
+    keys["points"] = ["trial_id", "name", "discriminator_updates"]
+    found = {}
+    for name, key in keys.items():
+        table = getattr(results, name).drop(columns=list(CLOCK_COLUMNS), errors="ignore")
+        assert not table.duplicated(key).any(), f"{name} has doubled rows"
+        found[name] = table.sort_values(key, ignore_index=True)
+    return found
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, two = rows(first), rows(second)
+    for name in one:
+        # check_exact: bit for bit, NaN equal to NaN.
+        pd.testing.assert_frame_equal(one[name], two[name], check_exact=True)
+
+
+def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ganstudy(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=280, **options
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below `pid`, found in /proc."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    found, frontier = [], {pid}
+    while frontier:
+        frontier = {child for child, parent in parents.items() if parent in frontier}
+        found += frontier
+    return found
+
+
+def trial_processes(driver: int) -> list[int]:
+    """Return the actors that run trials below our own driver."""
+    actors = []
+    for pid in descendants(driver):
+        try:
+            title = Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            continue
+        if "TrialActor" in title:
+            actors.append(pid)
+    return actors
+
+
+def wait_for(condition, seconds: float = 120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture
+def slow(tiny):
+    """A study long enough to be caught in the middle."""
+    tiny["base"]["architecture"] = {"name": "dcgan", "width": 8, "latent_dim": 8}
+    tiny["base"]["budget"] = {"discriminator_updates": 600}
+    tiny["measure"]["every"] = {"discriminator_updates": 30}
+    return tiny
+
+
+def begun(runs: Path, name: str, evaluations: int) -> bool:
+    """Whether some trial has recorded that many evaluations."""
+    from ganstudy.store import StudyFolder
+
+    folder = StudyFolder(runs / name)
+    trials = (folder.folder / "trials").glob("*/attempt-*")
+    return any(
+        (record := folder.trial(path.parent.name).latest()) is not None
+        and record[1].result.discriminator_updates >= 30 * evaluations
+        for path in trials
+    )
+
+
+def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_path):
+    """One study, three times: undisturbed in this process, a trial killed, the driver killed."""
+    study, runs = write_study(slow), tmp_path / "runs"
+    local = run("run", study, "--runs", runs, "--name", "local", "--in-process")
+    assert local.returncode == 0, local.stderr
+
+    # A trial's process is killed: it is retried from its last checkpoint.
+    with subprocess.Popen(
+        ganstudy("run", study, "--runs", runs, "--name", "trial"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as driver:  # fmt: skip
+        wait_for(lambda: begun(runs, "trial", 3))
+        victim = wait_for(lambda: trial_processes(driver.pid))[0]
+        os.kill(victim, signal.SIGKILL)
+        output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    assert "tried again after" in output
+    assert_same(runs / "local", runs / "trial")
+    assert load_results(runs / "trial").trials["attempts"].max() == 2
+
+    # The whole driver is killed: resume finishes, and runs no finished trial again.
+    with subprocess.Popen(
+        ganstudy("run", study, "--runs", runs, "--name", "driver"),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as driver:  # fmt: skip
+        finished = wait_for(lambda: "[2/4]" in read_line(driver))
+        assert finished
+        family = descendants(driver.pid)
+        wait_for(lambda: begun(runs, "driver", 1))
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert family
+    status = run("status", runs / "driver")
+    assert "interrupted" in status.stdout
+    resumed = run("resume", runs / "driver")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same(runs / "local", runs / "driver")
+    attempts = load_results(runs / "driver").trials["attempts"]
+    assert (attempts == 1).sum() >= 2, "a finished trial was run again"
+    again = run("resume", runs / "driver")
+    assert again.returncode == 0, again.stderr
+    assert_same(runs / "local", runs / "driver")
+    check_tracking(runs, "driver")
+
+
+def read_line(process: subprocess.Popen) -> str:
+    return process.stdout.readline()
+
+
+def check_tracking(runs: Path, name: str) -> None:
+    """MLflow holds one parent and every trial once, none left running, every point once."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    tag = "ganstudy.folder"
+    found = client.search_runs(
+        [experiment.experiment_id], f"tags.`{tag}` = '{(runs / name).resolve()}'"
+    )
+    parents = [r for r in found if "ganstudy.trial_id" not in r.data.tags]
+    children = [r for r in found if "ganstudy.trial_id" in r.data.tags]
+    assert len(parents) == 1
+    results = load_results(runs / name)
+    assert sorted(r.data.tags["ganstudy.trial_id"] for r in children) == sorted(
+        results.trials["trial_id"]
+    )
+    assert {r.info.status for r in found} == {"FINISHED"}
+    for child in children:
+        assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert child.data.tags["status"] == "completed"
+        assert child.data.params["generator_optimizer.lr"]
+        own = results.points[results.points["trial_id"] == child.data.tags["ganstudy.trial_id"]]
+        for signal_name in ("discriminator_loss", "kd_small_cnn_60"):
+            expected = own[own["name"] == signal_name]
+            history = client.get_metric_history(child.info.run_id, signal_name)
+            assert [m.step for m in history] == expected["discriminator_updates"].tolist()
+            assert [m.value for m in history] == expected["value"].tolist()
+        assert child.data.metrics["param.generator_optimizer.lr"] > 0
+        artifacts = {a.path for a in client.list_artifacts(child.info.run_id)}
+        assert {"samples", "trial.json"} <= artifacts
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_written(slow, write_study, tmp_path):
+    """The kernel refuses files beyond 60 kB: no state can be saved, rows and tables can."""
+    slow["retries"], slow["design"]["configs"] = 1, 1
+    runs = tmp_path / "runs"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    done = run("run", write_study(slow), "--runs", runs, "--in-process", preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    trials = load_results(runs / "tiny").trials
+    assert set(trials["status"]) == {"failed"}
+    assert trials["reason"].str.contains("File too large").all()
+    # With room again the failed trials can be tried again.
+    slow_again = run("resume", runs / "tiny", "--in-process", "--retry-failed")
+    assert slow_again.returncode == 0, slow_again.stderr
+    assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
+
+
+def test_extend_adds_and_reruns_nothing(tiny, write_study, tmp_path):
+    study, runs = write_study(tiny), tmp_path / "runs"
+    assert run("run", study, "--runs", runs, "--in-process").returncode == 0
+    before = load_results(runs / "tiny").trials.set_index("trial_id")
+    tiny["design"]["configs"] = 3
+    tiny["arms"]["hinge"] = {"loss": "hinge"}
+    study = write_study(tiny)
+    done = run("run", study, "--runs", runs, "--in-process", "--extend")
+    assert done.returncode == 0, done.stderr
+    after = load_results(runs / "tiny").trials.set_index("trial_id")
+    assert len(after) == 9
+    assert after.loc[before.index, "started_at"].equals(before["started_at"])
+    tiny["base"]["batch_size"] = 16
+    refused = run("run", write_study(tiny), "--runs", runs, "--in-process", "--extend")
+    assert refused.returncode == 2
+    assert "changes the trial" in refused.stderr
+
+
+def test_max_trials_stops_early_and_resume_goes_on(tiny, write_study, tmp_path):
+    study, runs = write_study(tiny), tmp_path / "runs"
+    done = run("run", study, "--runs", runs, "--in-process", "--max-trials", 1)
+    assert done.returncode == 0, done.stderr
+    assert load_results(runs / "tiny").trials["status"].tolist() == [
+        "completed", "pending", "pending", "pending",
+    ]  # fmt: skip
+    assert run("resume", runs / "tiny", "--in-process").returncode == 0
+    assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
+
+
+def test_resume_refuses_a_study_of_other_code_unless_forced(tiny, write_study, tmp_path):
+    study, runs = write_study(tiny), tmp_path / "runs"
+    run("run", study, "--runs", runs, "--in-process", "--max-trials", 1)
+    path = runs / "tiny" / "provenance.json"
+    content = json.loads(path.read_text())
+    assert content["code_hash"] == code_hash()
+    path.write_text(json.dumps(content | {"code_hash": "0" * 16}))
+    refused = run("resume", runs / "tiny", "--in-process")
+    assert refused.returncode == 2
+    assert "--force" in refused.stderr
+    assert run("resume", runs / "tiny", "--in-process", "--force").returncode == 0
+    assert "mixed" in json.loads(path.read_text())
+
+
+def test_the_adaptive_search_goes_on_from_its_folders(tiny, write_study, tmp_path):
+    tiny["design"] = {"sampler": "tpe", "configs": 3}
+    tiny["space"]["n_critic"] = {"choice": [1, 2]}
+    study, runs = write_study(tiny), tmp_path / "runs"
+    first = run("run", study, "--runs", runs, "--in-process", "--max-trials", 3)
+    assert first.returncode == 0, first.stderr
+    second = run("resume", runs / "tiny", "--in-process")
+    assert second.returncode == 0, second.stderr
+    trials = load_results(runs / "tiny").trials
+    assert sorted(trials["trial_id"]) == sorted(
+        f"{arm}-c0{i}-s0" for arm in ("non_saturating", "wgan_gp") for i in range(3)
+    )
+    assert set(trials["status"]) == {"completed"}
+    assert trials["param.generator_optimizer.lr"].nunique() == 6
+    assert "searched adaptively" in second.stdout
+
+
+def test_the_plan_of_a_study_file_is_what_runs(tiny, write_study, tmp_path):
+    study, runs = write_study(tiny), tmp_path / "runs"
+    run("run", study, "--runs", runs, "--in-process")
+    planned = {t.trial_id: t.result_hash for t in plan(load_study(study))}
+    trials = load_results(runs / "tiny").trials
+    assert dict(zip(trials["trial_id"], trials["result_hash"], strict=True)) == planned

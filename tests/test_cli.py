@@ -1,0 +1,182 @@
+"""The command line as a user's process runs it: exit codes, messages, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from ganstudy.catalog import REGISTRIES
+from ganstudy.cli import app
+from ganstudy.records import load_results
+from tests.conftest import ROOT, ganstudy
+
+cli = CliRunner()
+
+
+def invoke(*arguments):
+    return cli.invoke(app, [str(a) for a in arguments])
+
+
+@pytest.mark.parametrize("command", ["run", "check", "plan"])
+def test_wrong_input_exits_2_with_one_message_and_writes_nothing(
+    command, tiny, write_study, tmp_path
+):
+    tiny["arms"]["wgan_gp"]["loss"] = "wasserstien"
+    study, runs = write_study(tiny), tmp_path / "runs"
+    extra = ["--runs", runs] if command == "run" else []
+    result = invoke(command, study, *extra)
+    assert result.exit_code == 2
+    message = (
+        f"{study}: arms.wgan_gp.loss: unknown loss 'wasserstien'; did you mean 'wasserstein'?"
+    )
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not runs.exists()
+
+
+def test_an_existing_study_is_not_touched_and_both_ways_out_are_named(tiny, write_study, tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "tiny").mkdir(parents=True)
+    result = invoke("run", write_study(tiny), "--runs", runs)
+    assert result.exit_code == 2
+    assert "ganstudy resume" in result.stderr
+    assert "--name" in result.stderr
+    assert list((runs / "tiny").iterdir()) == []
+
+
+def test_an_unwritable_folder_exits_2(tiny, write_study, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = invoke("run", write_study(tiny), "--runs", tmp_path / "file" / "runs")
+    assert result.exit_code == 2
+    assert "cannot be made" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "report", "ui"])
+def test_a_folder_that_is_no_study_exits_2(command, tmp_path):
+    result = invoke(command, tmp_path)
+    assert result.exit_code == 2
+    assert "is not a study's folder" in result.stderr
+
+
+def test_python_tags_are_never_executed(tmp_path):
+    witness = tmp_path / "executed"
+    study = tmp_path / "study.yaml"
+    study.write_text(f"study: !!python/object/apply:os.system ['touch {witness}']\n")
+    result = invoke("run", study, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "tags are not allowed" in result.stderr
+    assert not witness.exists()
+
+
+def test_check_and_plan(tiny, write_study):
+    study = write_study(tiny)
+    assert "2 arms, 4 trials" in invoke("check", study).stdout
+    plan = json.loads(invoke("plan", study, "--json").stdout)
+    assert plan["trials_total"] == 4
+    assert plan["tells"]["largest_k_with_interval"] == 0
+    assert plan["tells"]["smallest_p"] == 0.5
+    assert plan["cost"]["minutes"] > 0
+    assert "no interval at any k with 2 configs" in invoke("plan", study).stdout
+
+
+def test_list_and_describe_show_every_component():
+    listed = invoke("list").stdout
+    for registry in REGISTRIES.values():
+        for name in registry.names():
+            assert name[:10] in listed
+            described = invoke("describe", name)
+            assert described.exit_code == 0
+            for option in registry.options(name):
+                assert option.name in described.stdout
+    assert invoke("list", "losss").exit_code == 2
+    assert "did you mean 'hinge'" in invoke("describe", "hing").stderr
+
+
+def test_schema_accepts_our_studies_and_refuses_typos():
+    schema = json.loads(invoke("schema").stdout)
+    validator = jsonschema.Draft202012Validator(schema)
+    for path in (ROOT / "studies").glob("*.yaml"):
+        study = YAML(typ="safe", pure=True).load(path.read_text())
+        validator.validate(study)
+        assert not validator.is_valid(study | {"desing": {}})
+        assert not validator.is_valid(study | {"base": {"loss": "hing"}})
+
+
+def test_doctor_looks_at_everything():
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    for what in ("Python", "packages", "processor", "memory", "disk", "torch", "data"):
+        assert what in result.stdout
+
+
+def test_machine_output_is_clean(tiny, write_study):
+    """Nothing but JSON on stdout, in a fresh process."""
+    done = subprocess.run(
+        ganstudy("schema"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["title"] == "ganstudy study"
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def dying_server():
+    """A real HTTP server that answers nothing but errors, as a proxy before a dead MLflow does."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(503)
+
+        do_POST = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_mlflow_away_is_told_and_fails_no_trial(tiny, write_study, tmp_path, dying_server):
+    runs = tmp_path / "runs"
+    result = invoke(
+        "run", write_study(tiny), "--runs", runs, "--in-process", "--tracking-uri", dying_server
+    )
+    assert result.exit_code == 0, result.output
+    assert f"MLflow at {dying_server} cannot be written" in result.stderr
+    assert "every row is in" in " ".join(result.stderr.split())
+    assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
+    # It catches up as soon as there is a store that answers.
+    store = f"sqlite:///{tmp_path / 'late.db'}"
+    caught_up = invoke("resume", runs / "tiny", "--in-process", "--tracking-uri", store)
+    assert caught_up.exit_code == 0, caught_up.output
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("tiny")
+    assert len(client.search_runs([experiment.experiment_id])) == 5
+
+
+def test_status_and_report_of_a_finished_study(tiny, write_study, tmp_path):
+    runs = tmp_path / "runs"
+    done = invoke("run", write_study(tiny), "--runs", runs, "--in-process")
+    assert done.exit_code == 0, done.output
+    assert "cannot tell its 2 arms apart" in done.stdout
+    assert "report.html" in done.stdout
+    assert "mlflow.db" in done.stdout
+    status = invoke("status", runs / "tiny").stdout
+    assert "4 of 4 trials done" in status
+    page = tmp_path / "elsewhere" / "page.html"
+    assert invoke("report", runs / "tiny", "-o", page).exit_code == 0
+    assert page.stat().st_size > 1e6
+    own = {path.name for path in (runs / "tiny").iterdir()}
+    assert {"study.yaml", "provenance.json", "trials.parquet", "points.parquet"} <= own
+    assert {"events.parquet", "reported.parquet", "protocol.json", "report.html"} <= own

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ganstudy.measure.events import replay
+from ganstudy.records import TrialStatus
+from ganstudy.store import StudyFolder
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import parse_study
+from ganstudy.trial import TrialSpec, run_trial, sample_grid, trial_steps
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    folder.create()
+    return folder
+
+
+def first(study_data) -> TrialSpec:
+    return plan(parse_study(study_data))[0]
+
+
+def bits(record):
+    """Everything of the rows but the clock."""
+    return [(*p[:4], float(p.value).hex()) for p in record.points]
+
+
+def test_a_trial_records_every_evaluation_and_keeps_only_its_generators(tiny, study):
+    spec = first(tiny)
+    beats = []
+    record = run_trial(spec, study.trial(spec.trial_id), beats.append)
+    assert record.result.status is TrialStatus.COMPLETED
+    assert [b.discriminator_updates for b in beats] == [0, 20, 40, 60]
+    scored = [p.discriminator_updates for p in record.points if p.name == spec.measure.primary]
+    assert scored == [0, 20, 40, 60]
+    kept = {p.name for p in study.trial(spec.trial_id).latest()[0].folder.iterdir()}
+    assert kept == {"record.json", *record.files.values()}
+    assert not any(name.startswith("state") for name in kept)
+    assert record.result.best_at in (20, 40, 60)
+
+
+def test_a_trial_killed_at_any_evaluation_goes_on_bit_for_bit(tiny, study):
+    spec = first(tiny)
+    undisturbed = run_trial(spec, study.trial("undisturbed"))
+    for stop_after in (1, 2, 3):
+        folder = study.trial(f"killed-{stop_after}")
+        steps = trial_steps(spec, folder)
+        for _ in range(stop_after):
+            next(steps)
+        steps.close()
+        resumed = run_trial(spec, folder)
+        assert bits(resumed) == bits(undisturbed)
+        assert resumed.events == undisturbed.events
+        assert len(folder.attempts()) == 2
+        a, b = (
+            torch.load(f.latest()[0].folder / r.files["generator_best"], weights_only=True)
+            for f, r in ((folder, resumed), (study.trial("undisturbed"), undisturbed))
+        )
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_finished_trial_is_not_run_again(tiny, study):
+    spec = first(tiny)
+    run_trial(spec, study.trial(spec.trial_id))
+    beats = []
+    run_trial(spec, study.trial(spec.trial_id), beats.append)
+    assert len(beats) == 1
+    assert len(study.trial(spec.trial_id).attempts()) == 1
+
+
+def exploding(tiny):
+    """A study whose first trial truly diverges: SGD with a learning rate of 10^6."""
+    tiny["base"]["optimizer"] = {"name": "sgd", "lr": 1e6}
+    tiny["arms"] = {"wgan_gp": tiny["arms"]["wgan_gp"]}
+    tiny["space"] = {}
+    return tiny
+
+
+def test_divergence_stops_where_asked_and_is_an_outcome(tiny, study):
+    tiny = exploding(tiny) | {"events": {"stop_on": ["divergence"]}}
+    record = run_trial(first(tiny), study.trial("stopped"))
+    assert record.result.status is TrialStatus.DIVERGED
+    assert record.result.discriminator_updates < 60
+    assert [e.kind for e in record.events] == ["divergence"]
+    assert record.events[0].evidence["signal"] in record.result.reason
+    last = record.values_at(record.result.discriminator_updates)
+    assert math.isnan(last[first(tiny).measure.primary])
+
+
+def test_divergence_that_does_not_stop_goes_on_to_the_end_and_still_counts(tiny, study):
+    record = run_trial(first(exploding(tiny)), study.trial("on"))
+    assert record.result.discriminator_updates == 60
+    assert record.result.status is TrialStatus.DIVERGED
+    assert "not finite at the end" in record.result.reason
+
+
+def test_live_events_equal_replayed_ones(tiny, study):
+    for name, data in (("tiny", tiny), ("exploding", exploding(dict(tiny)))):
+        spec = first(data)
+        record = run_trial(spec, study.trial(name))
+        assert replay(record.points, spec.primary, spec.events.detectors) == record.events
+
+
+class Constant:
+    """A user's own trainer: the four methods and two counters, and nothing of ours."""
+
+    def __init__(self) -> None:
+        self.generator_updates = self.discriminator_updates = 0
+
+    def advance(self, updates):
+        self.discriminator_updates += updates
+        self.generator_updates += updates
+        return {"my_loss": 1.0 / self.discriminator_updates}
+
+    def sample(self, count, rng):
+        return torch.zeros(count, 1, 8, 8)
+
+    def state_dict(self):
+        return {"updates": self.discriminator_updates}
+
+    def load_state_dict(self, state):
+        self.generator_updates = self.discriminator_updates = state["updates"]
+
+
+def test_bring_your_own_trainer(tiny, study):
+    spec = first(tiny)
+    record = run_trial(spec, study.trial("own"), trainer=Constant())
+    assert record.result.status is TrialStatus.COMPLETED
+    assert {"my_loss", spec.measure.primary} <= {p.name for p in record.points}
+    assert [e.kind for e in record.events] == ["mode_collapse"]
+
+
+def test_a_failing_trial_leaves_its_traceback(tiny, study):
+    class Broken(Constant):
+        def advance(self, updates):
+            raise RuntimeError("no such luck")
+
+    folder = study.trial("broken")
+    with pytest.raises(RuntimeError, match="no such luck"):
+        run_trial(first(tiny), folder, trainer=Broken())
+    assert folder.fail("otherwise") == "RuntimeError: no such luck"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sample_grid_places_images_row_by_row(channels):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    images = torch.linspace(-1, 1, 64).view(64, 1, 1, 1).expand(64, channels, 4, 4).clone()
+    images[5] = math.nan
+    picture = np.asarray(Image.open(io.BytesIO(sample_grid(images))))
+    assert picture.shape[:2] == (32, 32)
+    assert (picture[0:4, 20:24] == 0).all()  # not finite: black
+    assert (picture[28:, 28:] == 255).all()
+    assert (picture[4:8, 0:4] == round((8 / 63) * 255)).all()
