@@ -53,7 +53,7 @@ def layout(**more: Any) -> dict[str, Any]:
     return shared | more
 
 
-def parameters(row: Mapping[str, Any]) -> str:
+def parameters(row: Mapping[Any, Any]) -> str:
     """Return a trial's swept values as lines of a hover text."""
     lines = []
     for name, value in row.items():
@@ -312,6 +312,11 @@ class Curve(NamedTuple):
     hover: str
 
 
+def nearest(curve: Sequence[tuple[int, float]], at: int) -> float:
+    """Return the score of the evaluation nearest to update `at`."""
+    return min(curve, key=lambda point: abs(point[0] - at))[1]
+
+
 def training_curves_data(study: Study, arm: str) -> list[Curve]:
     """Return the curves of one arm's trials; an event is drawn at the score nearest its onset."""
     points = study.results.points
@@ -329,7 +334,7 @@ def training_curves_data(study: Study, arm: str) -> list[Curve]:
         found = found[found["trial_id"] == row["trial_id"]]
         finite = [(u, s) for u, s in zip(updates, scores, strict=True) if math.isfinite(s)]
         events = [
-            (kind, onset, min(finite, key=lambda point, o=onset: abs(point[0] - o))[1])
+            (kind, onset, nearest(finite, onset))
             for kind, onset in zip(found["kind"], found["onset"], strict=True)
             if finite
         ]
@@ -404,13 +409,13 @@ def sample_picks(study: Study, arm: str) -> list[Pick]:
     """Choose the best, the median and one failed trial of an arm."""
     trials = study.trials(arm)
     trials = trials[trials["config_id"] != DEFAULT_CONFIG]
-    ranked = trials[[math.isfinite(s) for s in trials["score"]]].sort_values("score")
+    ranked = trials[np.isfinite(trials["score"])].sort_values("score")
     picks = []
     if len(ranked):
         picks.append(_pick("best", ranked.iloc[0], study, "samples_best"))
     if len(ranked) > 1:
         picks.append(_pick("median", ranked.iloc[(len(ranked) - 1) // 2], study, "samples_best"))
-    failed = trials[[math.isinf(s) for s in trials["score"]]]
+    failed = trials[np.isinf(trials["score"])]
     if len(failed):
         picks.append(_pick("failed", failed.iloc[0], study, "samples"))
     else:

@@ -337,7 +337,7 @@ def _parameter_rows(study: Study) -> list[dict[str, str]]:
     for arm in study.arms:
         trials = study.trials(arm)
         trials = trials[trials["config_id"] != DEFAULT_CONFIG]
-        ranked = trials[[math.isfinite(s) for s in trials["score"]]].sort_values("score")
+        ranked = trials[trials["score"] < math.inf].sort_values("score")
         for key, drawn in study.settings["arms"][arm]["space"].items():
             best = ranked.iloc[0].get(f"param.{key}") if len(ranked) else None
             shown = f"{best:.3g}" if isinstance(best, float) else str(best)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -114,7 +114,7 @@ def rate(successes: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return a share with its interval: Clopper-Pearson below n = 50, Wilson from there on."""
     if n == 0:
         return Estimate(math.nan, None, None, 0)
-    method = "exact" if n < 50 else "wilson"
+    method: Literal["exact", "wilson"] = "exact" if n < 50 else "wilson"
     interval = stats.binomtest(successes, n).proportion_ci(confidence, method)
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 

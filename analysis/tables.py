@@ -83,7 +83,8 @@ class Study:
             [TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED]
         )
         mine = trials[(trials["arm"] == arm) & outcome].copy()
-        mine["score"] = [self.score(row) for _, row in mine.iterrows()]
+        scores = [self.score(row) for _, row in mine.iterrows()]
+        mine["score"] = pd.Series(scores, index=mine.index, dtype=float)
         return mine
 
     def score(self, row: pd.Series[Any], *, keep_stopped: bool = False) -> float:
@@ -104,4 +105,5 @@ class Study:
         trials = self.trials(arm)
         trials = trials[trials["config_id"] != DEFAULT_CONFIG]
         scores = [self.score(row, keep_stopped=keep_stopped) for _, row in trials.iterrows()]
-        return pd.Series(scores, index=trials["config_id"]).groupby(level=0).median().sort_index()
+        series = pd.Series(scores, index=trials["config_id"], dtype=float)
+        return series.groupby(level=0).median().sort_index()

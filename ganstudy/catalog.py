@@ -28,7 +28,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "metric": METRICS,
     "detector": DETECTORS,
 }
-ONE = {
+ONE: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
     "loss": LOSSES,

@@ -85,7 +85,7 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
     trials = "an adaptive search"
     if spec.design.sampler != "tpe":
         trials = f"{len(plan_trials(spec))} trials"
-    out.print(f"{study}: fine, {len(spec.arms)} arms, {trials}")
+    out.print(Text(f"{study}: fine, {len(spec.arms)} arms, {trials}"), soft_wrap=True)
 
 
 @app.command()

@@ -44,8 +44,10 @@ def launch(run: Run, max_trials: int | None, console: Console, *, begin: bool) -
         interrupted = _execute(run, display, source)
         console.print("scoring each arm's best generator, writing the report ...")
         trials = run.conclude()
-        write_report(run.folder.folder, run.folder.folder / "report.html")
+        with run.phase("report"):
+            write_report(run.folder.folder, run.folder.folder / "report.html")
         run.track()
+        run.folder.write_json("phases.json", run.phases)
     finally:
         run.folder.unlock()
     failed = [trial for trial in trials if trial["status"] is TrialStatus.FAILED]

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticUndefined
 
 STRICT = pydantic.ConfigDict(
     strict=True,
@@ -149,7 +150,7 @@ class Registry(Generic[C]):
             default, text = field.default, ""
             if isinstance(default, pydantic.fields.FieldInfo):
                 default, text = default.default, default.description or ""
-            if default is MISSING or default is pydantic.fields.PydanticUndefined:
+            if default is MISSING or default is PydanticUndefined:
                 default = "required"
             found.append(Option(field.name, str(field.type), default, text))
         described = self.schema(name).get("properties", {})

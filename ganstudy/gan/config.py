@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ganstudy.gan.architectures import ARCHITECTURES, Architecture
 from ganstudy.gan.datasets import DATASETS, Dataset
@@ -104,9 +104,11 @@ class TrainConfig:
             if key not in known:
                 raise StudyError(str(key), unknown("key", key, known))
         plain = expand_shorthands(data)
-        built = {key: at(key, registry.parse, plain[key]) for key, registry in SINGLE.items()}
+        built: dict[str, Any] = {
+            key: at(key, registry.parse, plain[key]) for key, registry in SINGLE.items()
+        }
         for key, registry in MANY.items():
-            built[key] = at(key, lambda value, r=registry: parse_many(r, value), plain[key])
+            built[key] = at(key, parse_many, registry, plain[key])
         numbers = {k: v for k, v in plain.items() if k not in built}
         return cls(**built, **numbers)
 
@@ -115,10 +117,13 @@ class TrainConfig:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
 
-def at(path: str, build: Callable[[Any], Any], value: object) -> Any:
-    """Return `build(value)`; a StudyError gets `path` put before its own."""
+T = TypeVar("T")
+
+
+def at(path: str, build: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Return `build(*arguments, **options)`; a StudyError gets `path` put before its own."""
     try:
-        return build(value)
+        return build(*arguments, **options)
     except StudyError as error:
         raise error.under(path) from None
 
@@ -134,7 +139,7 @@ def parse_many(registry: Registry[Any], value: object) -> tuple[Any, ...]:
             raise StudyError(
                 name, f"options are a mapping, {{}} for the defaults, got {options!r}"
             )
-        built.append(at(name, lambda o, n=name: registry.build(n, **o), options))
+        built.append(at(name, registry.build, name, **options))
     return tuple(built)
 
 

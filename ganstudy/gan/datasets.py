@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,9 @@ def normalize(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(127.5).sub_(1)
 
 
-def split_by_size(images: Tensor, labels: Tensor | None, sizes: tuple[int, int, int]) -> dict:
+def split_by_size(
+    images: Tensor, labels: Tensor | None, sizes: tuple[int, int, int]
+) -> dict[Split, Labelled]:
     """Shuffle once, with a seed of its own, and cut into train, select and report.
 
     The seed is fixed: a data set's splits are the same in every study and on every machine.
@@ -195,6 +197,6 @@ class BatchSampler:
         """Return where in which epoch's order the sampler stands."""
         return {"order": self.order, "position": self.position}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.order, self.position = state["order"], state["position"]

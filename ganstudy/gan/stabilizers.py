@@ -53,8 +53,8 @@ class ExponentialMovingAverage(Stabilizer):
         decay = 0.5 ** (batch_size / self.halflife_images)
         for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-        for mean, value in zip(average.buffers(), generator.buffers(), strict=True):
-            mean.copy_(value)
+        for kept, buffer in zip(average.buffers(), generator.buffers(), strict=True):
+            kept.copy_(buffer)
 
 
 @STABILIZERS.register("instance_noise", paper="Sonderby et al. 2017, arXiv:1610.04490")

@@ -36,8 +36,8 @@ class TrainerState:
             generator = config.architecture.generator(shape)
         with seeded_init(config.seed, "init/discriminator"):
             discriminator = config.architecture.discriminator(shape)
-        generator.to(device, memory_format=layout)
-        discriminator.to(device, memory_format=layout)
+        for network in (generator, discriminator):
+            network.to(device, memory_format=layout)  # type: ignore[call-overload]
         averages = {s.name: s.averaged(generator) for s in config.stabilizers}
         streams = {name: stream(config.seed, name) for name in STREAMS}
         images = config.dataset.images("train")

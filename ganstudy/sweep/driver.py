@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,18 @@ class Run:
     in_process: bool = False
     notes: list[str] = field(default_factory=list)
     """What went wrong without ending the study, in words."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by what the driver did, kept in phases.json."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note wall and CPU seconds of a block."""
+        wall, cpu = time.monotonic(), time.process_time()
+        try:
+            yield
+        finally:
+            self.phases[f"{name}_seconds"] = time.monotonic() - wall
+            self.phases[f"{name}_cpu_seconds"] = time.process_time() - cpu
 
     def begin(self) -> None:
         """Write what the study is; its folder exists and is locked."""
@@ -64,8 +77,12 @@ class Run:
 
     def execute(self, display: Display, source: Source) -> None:
         """Run the trials of `source`, compacting and tracking in the background."""
-        prepare(self.spec, self.folder)
-        with Recorder(self.folder, self.tracking_uri, display.say) as recorder:
+        with self.phase("prepare"):
+            prepare(self.spec, self.folder)
+        recorder = Recorder(self.folder, self.tracking_uri, display.say)
+        with self.phase("load_tracking"):
+            load()
+        with self.phase("execute"), recorder:
             self._execute(display, source)
         self.notes += recorder.notes
 
@@ -83,14 +100,17 @@ class Run:
 
     def conclude(self) -> list[dict[str, Any]]:
         """Write the tables and the scores of the best generators; return trials.parquet's rows."""
-        trials = self.folder.compact()
-        self.folder.write_reported(reported(self.spec, self.folder, trials))
+        with self.phase("compact"):
+            trials = self.folder.compact()
+        with self.phase("reported"):
+            self.folder.write_reported(reported(self.spec, self.folder, trials))
         return trials
 
     def track(self) -> None:
         """Bring MLflow up to date; a store that is away is noted, never raised."""
         try:
-            Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
+            with self.phase("track"):
+                Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
         except Exception as error:
             self.notes = [tracking_failed(self.tracking_uri, error, self.folder.folder)]
 
@@ -126,7 +146,6 @@ class Recorder:
 
     def __enter__(self) -> Self:
         """Begin."""
-        load()
         self._thread.start()
         return self
 

@@ -15,6 +15,7 @@ from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 
 SCORE = "fd_small_cnn_1k"
+SPACE = {"generator_optimizer.lr": {"uniform": [0, 1]}}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def synthetic(tmp_path: Path) -> Callable[..., Path]:
             "study": "synthetic",
             "question": "Is <b>it</b> escaped?",
             "source": "made up",
-            "arms": {arm: {"space": {"generator_optimizer.lr": {"uniform": [0, 1]}}} for arm in arms},
+            "arms": {arm: {"space": SPACE} for arm in arms},
             "design": {"sampler": "random", "paired": True},
         } | settings  # fmt: skip
         with (folder.folder / "study.yaml").open("w") as file:

@@ -19,6 +19,7 @@ GRADIENTS = {
         lambda f: -torch.ones_like(f),
     ),
 }
+LOGISTIC = (2 * math.log(2) + math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
 LOGITS = torch.tensor([[-80.0], [-5.0], [-0.3], [0.7], [5.0], [80.0]], dtype=torch.float64)
 
 
@@ -42,10 +43,8 @@ def test_gradients_are_the_closed_form_also_at_extreme_logits(name):
     ("name", "discriminator", "generator"),
     [
         # r = (0, 2), f = (0, -1), worked out by hand.
-        ("non_saturating", (2 * math.log(2) + math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2,
-         (math.log(2) + math.log1p(math.e)) / 2),
-        ("minimax", (2 * math.log(2) + math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2,
-         -(math.log(2) + math.log1p(math.exp(-1))) / 2),
+        ("non_saturating", LOGISTIC, (math.log(2) + math.log1p(math.e)) / 2),
+        ("minimax", LOGISTIC, -(math.log(2) + math.log1p(math.exp(-1))) / 2),
         ("wasserstein", -1.5, 0.5),
         ("hinge", 1.0, 0.5),
     ],

@@ -28,7 +28,7 @@ WRONG = [
     ("arms/wgan_gp/regularizers", {"gradient_penalty": {"lambda": 10}},
      "arms.wgan_gp.regularizers.gradient_penalty.lambda", "known: target, weight"),
     ("base/architecture", {"name": "mlp", "width": "wide"}, "architecture.width", "integer"),
-    ("base/architecture", {"name": "mlp", "width": 0}, "architecture.width", "greater than or equal"),
+    ("base/architecture", {"name": "mlp", "width": 0}, "architecture.width", "than or equal"),
     ("base/n_critic", "two", "n_critic", "whole number"),
     ("base/batch_size", 4000, "batch_size", "1197 training images"),
     ("base/budget", {"updates": 5}, "base.budget", "discriminator_updates"),
