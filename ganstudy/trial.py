@@ -374,4 +374,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def _write_torch(path: Path, content: object) -> None:
-    torch.save(content, path)
+    # By way of memory: on a full disk torch.save's own message says nothing of the disk.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())

@@ -145,7 +145,10 @@ def dying_server():
     server.shutdown()
 
 
-def test_mlflow_away_is_told_and_fails_no_trial(tiny, write_study, tmp_path, dying_server):
+def test_mlflow_away_is_told_and_fails_no_trial(
+    tiny, write_study, tmp_path, dying_server, tracking_store
+):
+    tiny["study"] = "late"
     runs = tmp_path / "runs"
     result = invoke(
         "run", write_study(tiny), "--runs", runs, "--in-process", "--tracking-uri", dying_server
@@ -153,21 +156,20 @@ def test_mlflow_away_is_told_and_fails_no_trial(tiny, write_study, tmp_path, dyi
     assert result.exit_code == 0, result.output
     assert f"MLflow at {dying_server} cannot be written" in result.stderr
     assert "every row is in" in " ".join(result.stderr.split())
-    assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
+    assert set(load_results(runs / "late").trials["status"]) == {"completed"}
     # It catches up as soon as there is a store that answers.
-    store = f"sqlite:///{tmp_path / 'late.db'}"
-    caught_up = invoke("resume", runs / "tiny", "--in-process", "--tracking-uri", store)
+    caught_up = invoke("resume", runs / "late", "--in-process", "--tracking-uri", tracking_store)
     assert caught_up.exit_code == 0, caught_up.output
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(store)
-    experiment = client.get_experiment_by_name("tiny")
+    client = MlflowClient(tracking_store)
+    experiment = client.get_experiment_by_name("late")
     assert len(client.search_runs([experiment.experiment_id])) == 5
 
 
-def test_status_and_report_of_a_finished_study(tiny, write_study, tmp_path):
-    runs = tmp_path / "runs"
-    done = invoke("run", write_study(tiny), "--runs", runs, "--in-process")
+def test_status_and_report_of_a_finished_study(tiny, write_study, tmp_path, tracking_store):
+    runs, store = tmp_path / "runs", ["--tracking-uri", tracking_store]
+    done = invoke("run", write_study(tiny), "--runs", runs, "--in-process", *store)
     assert done.exit_code == 0, done.output
     assert "cannot tell its 2 arms apart" in done.stdout
     assert "report.html" in done.stdout

@@ -18,8 +18,14 @@ from torch import Tensor
 from ganstudy.gan.config import at
 from ganstudy.gan.datasets import Dataset, Split, normalize
 from ganstudy.gan.seeding import stream
-from ganstudy.measure.features import FEATURES, Extractor, FeatureNetwork
-from ganstudy.measure.metrics import METRICS, Metric, Score
+from ganstudy.measure.features import (
+    FEATURES,
+    Extractor,
+    FeatureNetwork,
+    cached,
+    content_hash,
+)
+from ganstudy.measure.metrics import METRICS, Features, Metric, Score
 from ganstudy.registry import StudyError, unknown
 
 DEFAULTS: dict[str, Any] = {
@@ -138,7 +144,14 @@ class Evaluator:
         self.config, self.dataset, self.split = config, dataset, split
         self.extractor: Extractor = config.features.extractor(dataset, cache)
         self.real_floats = normalize(dataset.images(split)[: config.samples])
-        self.real = self.extractor(self.real_floats)
+        self.real = self._embedded(split, cache)
+
+    def _embedded(self, split: Split, cache: Path | None = None) -> Features:
+        """Return the features of real images, kept beside the network's weights."""
+        images = self.dataset.images(split)[: self.config.samples]
+        name = f"real-{content_hash(images, self.extractor.hash, torch.__version__)}.pt"
+        made = cached(name, cache, lambda: {"real": torch.from_numpy(self.extractor(images))})
+        return made["real"].numpy()
 
     def noise(self) -> torch.Generator:
         """Return the stream of evaluation noise, from its start: common to all trials."""
@@ -157,7 +170,7 @@ class Evaluator:
     def floor(self) -> dict[str, float]:
         """Return stored name -> score of real images of another split against this one's."""
         other: Split = "report" if self.split != "report" else "select"
-        real = self.extractor(self.dataset.images(other)[: self.config.samples])
+        real = self._embedded(other)
         return {self.name(m): m(real, self.real).value for m in self.config.metrics}
 
     def name(self, metric: Metric) -> str:

@@ -7,6 +7,7 @@ Adaptive trials are not independent draws: the analysis keeps them out of best-o
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import optuna
@@ -42,11 +43,14 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
 class ArmSearch:
     """The search of one arm."""
 
-    def __init__(self, arm: Arm, seed: int) -> None:
-        """Begin with nothing tried."""
+    def __init__(self, arm: Arm, seed: int, planned: int) -> None:
+        """Begin with nothing tried; `planned` configs of an earlier run will be told.
+
+        They are part of the sampler's seed, or a search that goes on would draw them again.
+        """
         self.arm = arm
         self.distributions = {key: to_optuna(d) for key, d in sorted(arm.space.items())}
-        sampler = optuna.samplers.TPESampler(seed=derive("tpe", seed, arm.name) % 2**32)
+        sampler = optuna.samplers.TPESampler(seed=derive("tpe", seed, arm.name, planned) % 2**32)
         self.study = optuna.create_study(sampler=sampler)
         self._open: dict[str, Any] = {}
 
@@ -86,10 +90,13 @@ class TpeSearch:
     def __init__(self, spec: StudySpec, folder: StudyFolder, max_trials: int | None) -> None:
         """Go on from what the folder holds: finished trials are told, open ones run again."""
         self.spec, self.folder = spec, folder
-        self._arms = {arm.name: ArmSearch(arm, spec.design.seed) for arm in spec.arms}
+        planned = folder.read_plan()
+        begun = Counter(identity["arm"] for identity in planned)
+        self._arms = {
+            arm.name: ArmSearch(arm, spec.design.seed, begun[arm.name]) for arm in spec.arms
+        }
         self._scores: dict[tuple[str, str], dict[int, float]] = {}
         self._queue: list[TrialSpec] = []
-        planned = folder.read_plan()
         for identity in planned:
             trial = self._trial(
                 identity["arm"], identity["config_id"], identity["params"], identity["seed"]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from ganstudy.cli import app
 from ganstudy.provenance import code_hash
 from ganstudy.records import CLOCK_COLUMNS, load_results
 from ganstudy.study.plan import plan
@@ -40,10 +42,22 @@ def assert_same(first: Path, second: Path) -> None:
         pd.testing.assert_frame_equal(one[name], two[name], check_exact=True)
 
 
-def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+def process(*arguments: object, **options) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own."""
     return subprocess.run(
         ganstudy(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=280, **options
     )
+
+
+@pytest.fixture
+def run(tracking_store):
+    """Run the command line in this process, on a store that is there already: seconds faster."""
+
+    def invoke(*arguments: object):
+        more = ["--tracking-uri", tracking_store, "--in-process"]
+        return CliRunner().invoke(app, [*map(str, arguments), *more])
+
+    return invoke
 
 
 def descendants(pid: int) -> list[int]:
@@ -108,11 +122,11 @@ def begun(runs: Path, name: str, evaluations: int) -> bool:
     )
 
 
-def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_path):
+def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_path, run):
     """One study, three times: undisturbed in this process, a trial killed, the driver killed."""
     study, runs = write_study(slow), tmp_path / "runs"
-    local = run("run", study, "--runs", runs, "--name", "local", "--in-process")
-    assert local.returncode == 0, local.stderr
+    local = run("run", study, "--runs", runs, "--name", "local")
+    assert local.exit_code == 0, local.stderr
 
     # A trial's process is killed: it is retried from its last checkpoint.
     with subprocess.Popen(
@@ -140,14 +154,14 @@ def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_pa
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     assert family
-    status = run("status", runs / "driver")
+    status = process("status", runs / "driver")
     assert "interrupted" in status.stdout
-    resumed = run("resume", runs / "driver")
+    resumed = process("resume", runs / "driver")
     assert resumed.returncode == 0, resumed.stderr
     assert_same(runs / "local", runs / "driver")
     attempts = load_results(runs / "driver").trials["attempts"]
     assert (attempts == 1).sum() >= 2, "a finished trial was run again"
-    again = run("resume", runs / "driver")
+    again = process("resume", runs / "driver")
     assert again.returncode == 0, again.stderr
     assert_same(runs / "local", runs / "driver")
     check_tracking(runs, "driver")
@@ -190,15 +204,16 @@ def check_tracking(runs: Path, name: str) -> None:
         assert {"samples", "trial.json"} <= artifacts
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_written(slow, write_study, tmp_path):
-    """The kernel refuses files beyond 60 kB: no state can be saved, rows and tables can."""
-    slow["retries"], slow["design"]["configs"] = 1, 1
+def test_a_full_disk_is_told_and_leaves_what_was_written(tiny, write_study, tmp_path):
+    """The kernel refuses files beyond 200 kB: no state can be saved, rows and tables can."""
+    tiny["base"]["architecture"] = {"name": "dcgan", "width": 64}
+    tiny["retries"], tiny["design"]["configs"] = 1, 1
     runs = tmp_path / "runs"
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
-    done = run("run", write_study(slow), "--runs", runs, "--in-process", preexec_fn=limit)
+    done = process("run", write_study(tiny), "--runs", runs, "--in-process", preexec_fn=limit)
     assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
@@ -206,62 +221,62 @@ def test_a_full_disk_is_told_and_leaves_what_was_written(slow, write_study, tmp_
     assert set(trials["status"]) == {"failed"}
     assert trials["reason"].str.contains("File too large").all()
     # With room again the failed trials can be tried again.
-    slow_again = run("resume", runs / "tiny", "--in-process", "--retry-failed")
-    assert slow_again.returncode == 0, slow_again.stderr
+    again = process("resume", runs / "tiny", "--in-process", "--retry-failed")
+    assert again.returncode == 0, again.stderr
     assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
 
 
-def test_extend_adds_and_reruns_nothing(tiny, write_study, tmp_path):
+def test_extend_adds_and_reruns_nothing(tiny, write_study, tmp_path, run):
     study, runs = write_study(tiny), tmp_path / "runs"
-    assert run("run", study, "--runs", runs, "--in-process").returncode == 0
+    assert run("run", study, "--runs", runs).exit_code == 0
     before = load_results(runs / "tiny").trials.set_index("trial_id")
     tiny["design"]["configs"] = 3
     tiny["arms"]["hinge"] = {"loss": "hinge"}
     study = write_study(tiny)
-    done = run("run", study, "--runs", runs, "--in-process", "--extend")
-    assert done.returncode == 0, done.stderr
+    done = run("run", study, "--runs", runs, "--extend")
+    assert done.exit_code == 0, done.stderr
     after = load_results(runs / "tiny").trials.set_index("trial_id")
     assert len(after) == 9
     assert after.loc[before.index, "started_at"].equals(before["started_at"])
     tiny["base"]["batch_size"] = 16
-    refused = run("run", write_study(tiny), "--runs", runs, "--in-process", "--extend")
-    assert refused.returncode == 2
+    refused = run("run", write_study(tiny), "--runs", runs, "--extend")
+    assert refused.exit_code == 2
     assert "changes the trial" in refused.stderr
 
 
-def test_max_trials_stops_early_and_resume_goes_on(tiny, write_study, tmp_path):
+def test_max_trials_stops_early_and_resume_goes_on(tiny, write_study, tmp_path, run):
     study, runs = write_study(tiny), tmp_path / "runs"
-    done = run("run", study, "--runs", runs, "--in-process", "--max-trials", 1)
-    assert done.returncode == 0, done.stderr
+    done = run("run", study, "--runs", runs, "--max-trials", 1)
+    assert done.exit_code == 0, done.stderr
     assert load_results(runs / "tiny").trials["status"].tolist() == [
         "completed", "pending", "pending", "pending",
     ]  # fmt: skip
-    assert run("resume", runs / "tiny", "--in-process").returncode == 0
+    assert run("resume", runs / "tiny").exit_code == 0
     assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
 
 
-def test_resume_refuses_a_study_of_other_code_unless_forced(tiny, write_study, tmp_path):
+def test_resume_refuses_a_study_of_other_code_unless_forced(tiny, write_study, tmp_path, run):
     study, runs = write_study(tiny), tmp_path / "runs"
-    run("run", study, "--runs", runs, "--in-process", "--max-trials", 1)
+    run("run", study, "--runs", runs, "--max-trials", 1)
     path = runs / "tiny" / "provenance.json"
     content = json.loads(path.read_text())
     assert content["code_hash"] == code_hash()
     path.write_text(json.dumps(content | {"code_hash": "0" * 16}))
-    refused = run("resume", runs / "tiny", "--in-process")
-    assert refused.returncode == 2
+    refused = run("resume", runs / "tiny")
+    assert refused.exit_code == 2
     assert "--force" in refused.stderr
-    assert run("resume", runs / "tiny", "--in-process", "--force").returncode == 0
+    assert run("resume", runs / "tiny", "--force").exit_code == 0
     assert "mixed" in json.loads(path.read_text())
 
 
-def test_the_adaptive_search_goes_on_from_its_folders(tiny, write_study, tmp_path):
+def test_the_adaptive_search_goes_on_from_its_folders(tiny, write_study, tmp_path, run):
     tiny["design"] = {"sampler": "tpe", "configs": 3}
     tiny["space"]["n_critic"] = {"choice": [1, 2]}
     study, runs = write_study(tiny), tmp_path / "runs"
-    first = run("run", study, "--runs", runs, "--in-process", "--max-trials", 3)
-    assert first.returncode == 0, first.stderr
-    second = run("resume", runs / "tiny", "--in-process")
-    assert second.returncode == 0, second.stderr
+    first = run("run", study, "--runs", runs, "--max-trials", 3)
+    assert first.exit_code == 0, first.stderr
+    second = run("resume", runs / "tiny")
+    assert second.exit_code == 0, second.stderr
     trials = load_results(runs / "tiny").trials
     assert sorted(trials["trial_id"]) == sorted(
         f"{arm}-c0{i}-s0" for arm in ("non_saturating", "wgan_gp") for i in range(3)
@@ -271,9 +286,9 @@ def test_the_adaptive_search_goes_on_from_its_folders(tiny, write_study, tmp_pat
     assert "searched adaptively" in second.stdout
 
 
-def test_the_plan_of_a_study_file_is_what_runs(tiny, write_study, tmp_path):
+def test_the_plan_of_a_study_file_is_what_runs(tiny, write_study, tmp_path, run):
     study, runs = write_study(tiny), tmp_path / "runs"
-    run("run", study, "--runs", runs, "--in-process")
+    run("run", study, "--runs", runs)
     planned = {t.trial_id: t.result_hash for t in plan(load_study(study))}
     trials = load_results(runs / "tiny").trials
     assert dict(zip(trials["trial_id"], trials["result_hash"], strict=True)) == planned
