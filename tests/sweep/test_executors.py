@@ -204,7 +204,7 @@ def check_tracking(runs: Path, name: str) -> None:
         assert {"samples", "trial.json"} <= artifacts
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_written(tiny, write_study, tmp_path):
+def test_a_full_disk_is_told_and_leaves_what_was_written(tiny, write_study, tmp_path, run):
     """The kernel refuses files beyond 200 kB: no state can be saved, rows and tables can."""
     tiny["base"]["architecture"] = {"name": "dcgan", "width": 64}
     tiny["retries"], tiny["design"]["configs"] = 1, 1
@@ -221,8 +221,8 @@ def test_a_full_disk_is_told_and_leaves_what_was_written(tiny, write_study, tmp_
     assert set(trials["status"]) == {"failed"}
     assert trials["reason"].str.contains("File too large").all()
     # With room again the failed trials can be tried again.
-    again = process("resume", runs / "tiny", "--in-process", "--retry-failed")
-    assert again.returncode == 0, again.stderr
+    again = run("resume", runs / "tiny", "--retry-failed")
+    assert again.exit_code == 0, again.stderr
     assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
 
 
