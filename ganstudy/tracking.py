@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +242,10 @@ def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(command, env=environment, stdout=sys.stderr)
+    # A session of its own, since the server leaves its worker behind when it alone is ended.
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         _wait_until_healthy(server, address)
         ready(address)
@@ -248,7 +253,8 @@ def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        server.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
 
 
