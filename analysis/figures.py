@@ -219,8 +219,8 @@ def budget_curve_data(study: Study) -> list[BudgetCurve]:
                 n,
                 ks,
                 [study.sign * e.value for e in estimates],
-                [None if low is None else study.sign * low for low, _ in ends],
-                [None if high is None else study.sign * high for _, high in ends],
+                [low if study.sign == 1 else _negative(high) for low, high in ends],
+                [high if study.sign == 1 else _negative(low) for low, high in ends],
                 largest,
                 [study.sign * statistics.median_best_of_k(kept, k).value for k in ks]
                 if stopped
@@ -228,6 +228,10 @@ def budget_curve_data(study: Study) -> list[BudgetCurve]:
             )
         )
     return curves
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
@@ -280,12 +284,15 @@ def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
 
 
 def _add_interval(figure: go.Figure, curve: BudgetCurve, bars: Sequence[int], look: Style) -> None:
-    """Shade the interval; an upper end at +inf (failures) runs off the axis."""
-    finite = [v for i in bars for v in (curve.high[i], curve.median[i]) if v and math.isfinite(v)]
-    top = 10 * max(finite, default=1.0)
+    """Shade the interval; an end at infinity (failures) is drawn beyond all finite values."""
+    pairs = [(curve.low[i], curve.high[i], curve.median[i]) for i in bars]
+    finite = [v for values in pairs for v in values if v is not None and math.isfinite(v)]
+    least, most = min(finite, default=1.0), max(finite, default=1.0)
+    span = most - least + 1
+    edges = (least / 10 if least > 0 else least - span, most * 10 if most > 0 else most + span)
     x = [curve.k[i] for i in bars]
-    high = [min(curve.high[i] or top, top) for i in bars]
-    low = [curve.low[i] for i in bars]
+    low = [max(lower, edges[0]) for lower, _, _ in pairs if lower is not None]
+    high = [min(upper, edges[1]) for _, upper, _ in pairs if upper is not None]
     red, green, blue = (int(look.color[i : i + 2], 16) for i in (1, 3, 5))
     figure.add_scatter(
         x=[*x, *reversed(x)],

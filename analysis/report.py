@@ -72,6 +72,7 @@ def summarize_study(study: Study) -> Summary:
     rows = []
     for arm in study.arms:
         trials, scores = study.trials(arm), study.config_scores(arm)
+        trials = trials[trials["config_id"] != DEFAULT_CONFIG]
         median = Estimate(math.nan, None, None, 0)
         if len(scores):
             median = _signed(statistics.median_best_of_k(scores, 1), study.sign)
@@ -282,7 +283,8 @@ def _event_rows(study: Study) -> list[dict[str, str]]:
     for _, event in study.results.events.iterrows():
         evidence = json.loads(event["evidence"])
         told = ", ".join(
-            f"{k} {number(v) if isinstance(v, int | float) else v}" for k, v in evidence.items()
+            f"{k} {v:.4g}" if isinstance(v, int | float) else f"{k} {v}"
+            for k, v in evidence.items()
         )
         ended = NONE if math.isnan(event["ended"]) else str(int(event["ended"]))
         rows.append(

@@ -15,10 +15,13 @@ ALPHA = 0.05
 def comparisons(study: Study) -> list[Comparison]:
     """Compare every pair of arms over configs; p-values are adjusted by Holm's method.
 
-    Paired designs are compared config by config (exact sign test), others by ranks
-    (Mann-Whitney). Failures score +inf and so lose against any score.
+    Only of random designs, since other samplers do not draw independently. Paired ones are
+    compared config by config (exact sign test), others by ranks (Mann-Whitney).
+    Failures score +inf and so lose against any score.
     """
     design = study.settings["design"]
+    if design["sampler"] != "random":
+        return []
     found = []
     for first, second in itertools.combinations(study.arms, 2):
         a, b = study.config_scores(first), study.config_scores(second)
@@ -36,10 +39,12 @@ def comparisons(study: Study) -> list[Comparison]:
 def verdict(study: Study) -> str:
     """Return the sentence that opens the report."""
     arms, configs = study.arms, [len(study.config_scores(arm)) for arm in study.arms]
-    if study.settings["design"]["sampler"] == "tpe":
+    sampler = study.settings["design"]["sampler"]
+    if sampler != "random":
+        how = "searched adaptively" if sampler == "tpe" else f"tried the points of a {sampler}"
         return (
-            "This study searched adaptively, so its trials are not independent and no arm can be "
-            "said to beat another by it; the scores below describe what the search found."
+            f"This study {how}, so its trials are no independent draws and no arm can be said to "
+            f"beat another by it; the scores below describe what was tried."
         )
     if not any(configs):
         return "No trial of this study has ended yet, so there is no evidence."

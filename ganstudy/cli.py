@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -42,7 +43,7 @@ TrackingUri = Annotated[
         help="MLflow store or server; RUNS/mlflow.db unless given.",
     ),
 ]
-DONE, TOO_MANY_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, TOO_MANY_FAILED, WRONG_INPUT, CLUSTER_LOST, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main() -> None:
@@ -132,13 +133,39 @@ def run(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run a study from its YAML to its report."""
+    from ganstudy.study.spec import NAME
+
     spec = read(study, overrides)
-    if name is not None and not name.replace("-", "").replace("_", "").isalnum():
+    if name is not None and not NAME.fullmatch(name):
         refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
+    _check_resources(spec, address)
     directory = runs / (name or spec.study)
     folder = _extended(directory, spec) if extend else _created(directory)
     driver = _driver(spec, folder, tracking_uri, address, in_process)
-    _drive(driver, max_trials, begin=True)
+    _drive(driver, max_trials, driver.begin)
+
+
+def _check_resources(spec: StudySpec, address: str | None) -> None:
+    """Refuse a study of which no trial fits on this machine or the cluster."""
+    import os
+
+    import torch
+
+    asked = spec.resources
+    if address is not None:
+        from ganstudy.sweep.ray_tune import check_cluster
+        from ganstudy.sweep.source import ClusterError
+
+        try:
+            check_cluster(asked, address)
+        except ClusterError as error:
+            refuse(f"--address: {error}")
+        return
+    cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    if asked.cpu > cores:
+        refuse(f"resources.cpu: a trial asks for {asked.cpu} cores, this machine has {cores}")
+    if asked.gpu > gpus:
+        refuse(f"resources.gpu: a trial asks for {asked.gpu:g} GPUs, this machine has {gpus}")
 
 
 def _created(directory: Path) -> StudyFolder:
@@ -148,10 +175,12 @@ def _created(directory: Path) -> StudyFolder:
     try:
         folder.create()
     except FileExistsError:
-        refuse(
-            f"{directory} exists already: go on with it by `ganstudy resume {directory}`, "
-            f"add to it by --extend, or give the new study a --name"
-        )
+        if (directory / "study.yaml").exists():
+            refuse(
+                f"{directory} exists already: go on with it by `ganstudy resume {directory}`, "
+                f"add to it by --extend, or give the new study a --name"
+            )
+        refuse(f"{directory} exists already and is no study's: give the new study a --name")
     except OSError as error:
         refuse(f"{directory}: cannot be made: {error.strerror}")
     return folder
@@ -159,20 +188,27 @@ def _created(directory: Path) -> StudyFolder:
 
 def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
     """Return the folder of a study that `spec` adds trials to and changes none of."""
-    from ganstudy.study.plan import plan as plan_trials
+    from ganstudy.provenance import changed
+    from ganstudy.sweep.driver import lost
 
     folder = opened(directory)
-    if spec.design.sampler == "tpe":
-        return folder
-    hashes = {trial.trial_id: trial.result_hash for trial in plan_trials(spec)}
-    for identity in folder.read_plan():
-        trial_id = identity["trial_id"]
-        if hashes.get(trial_id) != identity["result_hash"]:
-            how = "changes" if trial_id in hashes else "drops"
-            refuse(
-                f"--extend: the study {how} the trial {trial_id} of {directory}; only more "
-                f"configs, seeds or arms can be added (give a changed study a --name)"
-            )
+    changes = changed(folder.read_json("provenance.json"))
+    if changes:
+        refuse(
+            f"--extend: since {directory} began there changed: {'; '.join(changes)}. New trials "
+            f"would not compare with the old ones: give the new study a --name"
+        )
+    old = read(directory / "study.yaml")
+    if "tpe" in (old.design.sampler, spec.design.sampler):
+        same = ("sampler", "seeds", "seed")
+        if any(getattr(old.design, key) != getattr(spec.design, key) for key in same):
+            refuse("--extend: an adaptive study keeps its sampler and its seeds")
+    trial_id = lost(spec, folder)
+    if trial_id is not None:
+        refuse(
+            f"--extend: the study changes or drops the trial {trial_id} of {directory}; only "
+            f"more configs, seeds or arms can be added (give a changed study a --name)"
+        )
     return folder
 
 
@@ -190,14 +226,18 @@ def _driver(
     return Run(spec, folder, uri, address, in_process)
 
 
-def _drive(driver: Run, max_trials: int | None, begin: bool) -> None:
+def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> None:
     """Run what is to run and conclude, whatever happens on the way."""
     from ganstudy.launch import launch
+    from ganstudy.sweep.source import ClusterError
 
     try:
-        outcome = launch(driver, max_trials, err, begin=begin)
+        outcome = launch(driver, max_trials, err, first)
     except BlockingIOError as error:
         refuse(str(error))
+    except ClusterError as error:
+        err.print(Text(f"{error}; `ganstudy resume {driver.folder.folder}` goes on"))
+        raise typer.Exit(CLUSTER_LOST) from None
     except OSError as error:
         err.print(Text(f"{driver.folder.folder}: {error}; rows written so far are readable, "
                        f"`ganstudy resume` goes on"), soft_wrap=True)  # fmt: skip
@@ -248,29 +288,37 @@ def resume(
 ) -> None:
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
     from ganstudy.provenance import changed
+    from ganstudy.sweep.driver import lost, pending
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
+    _check_resources(spec, address)
+    edited = lost(spec, folder)
+    if edited is not None:
+        refuse(f"{directory}/study.yaml was edited: the trial {edited} is no longer what it was")
     changes = changed(folder.read_json("provenance.json"))
-    unfinished = [i for i in folder.read_plan() if not folder.trial(i["trial_id"]).finished()]
+    unfinished = retry_failed or len(pending(spec, folder)) > 0
     if changes and unfinished and not force:
         refuse(
             f"{directory}: since this study began there changed: {'; '.join(changes)}. New trials "
             f"would not compare with the old ones: go back to the old state, or mark the study "
             f"as mixed by --force"
         )
-    if retry_failed:
-        for identity in folder.read_plan():
-            folder.trial(identity["trial_id"]).forgive()
     if tracking_uri is None:
         stored = folder.read_json("tracking.json")["uri"]
         tracking_uri = None if "***@" in stored else stored
     driver = _driver(spec, folder, tracking_uri, address, in_process)
-    if changes and unfinished:
-        marks = folder.read_json("provenance.json")
-        marks["mixed"] = [*marks.get("mixed", []), *changes]
-        folder.write_json("provenance.json", marks)
-    _drive(driver, max_trials, begin=False)
+
+    def first() -> None:
+        if retry_failed:
+            for identity in folder.read_plan():
+                folder.trial(identity["trial_id"]).forgive()
+        if changes and unfinished:
+            marks = folder.read_json("provenance.json")
+            marks["mixed"] = [*marks.get("mixed", []), *changes]
+            folder.write_json("provenance.json", marks)
+
+    _drive(driver, max_trials, first)
 
 
 @app.command()
@@ -313,7 +361,7 @@ def report(
     try:
         write_report(directory, target)
     except OSError as error:
-        refuse(f"{target}: {error.strerror}")
+        refuse(f"{target}: {error.strerror or error}")
     out.print(Text(str(target)), soft_wrap=True)
 
 
@@ -331,10 +379,12 @@ def ui(
     folder = opened(directory)
     uri = folder.read_json("tracking.json")["uri"]
     if not uri.startswith("sqlite:///"):
-        url = uri.rstrip("/") + Tracker(directory, uri).experiment_url()
-        out.print(Text(f"this study is tracked by a server: {url}"), soft_wrap=True)
+        out.print(Text(f"this study is tracked by the server at {uri}"), soft_wrap=True)
         return
-    page = Tracker(directory, uri).experiment_url()
+    try:
+        page = Tracker(directory, uri).experiment_url()
+    except (LookupError, OSError) as error:
+        refuse(str(error))
 
     def ready(address: str) -> None:
         out.print(Text(f"{address}{page}  (Ctrl-C ends it)"), soft_wrap=True)

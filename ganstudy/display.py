@@ -135,4 +135,6 @@ class Display:
                 "" if best is None else f"{best:.4g}",
             )
         messages = [Text(message, style="yellow") for message in self._messages]
-        return Group(head, ProgressBar(1.0, share, width=60), table, *messages)
+        bar = Table.grid()  # a bar alone would not end its line
+        bar.add_row(ProgressBar(1.0, share, width=60))
+        return Group(head, bar, table, *messages)

@@ -28,7 +28,7 @@ def examine() -> list[Finding]:
     """Look at Python, packages, processor, memory, disks, GPU and data; start nothing."""
     return [
         Finding("Python", sys.version.split()[0], sys.version_info >= (3, 11)),
-        Finding("packages", ", ".join(f"{n} {metadata.version(n)}" for n in PACKAGES)),
+        _guarded("packages", _packages),
         Finding("processor", f"{processor()}, {len(os.sched_getaffinity(0))} cores usable"),
         *(_guarded(what, look) for what, look in LOOKS.items()),
         Finding("platform", platform.platform()),
@@ -40,6 +40,10 @@ def _guarded(what: str, look: Callable[[], Finding]) -> Finding:
         return look()
     except Exception as error:  # a broken part of the machine is what this command is for
         return Finding(what, f"{type(error).__name__}: {error}", fine=False)
+
+
+def _packages() -> Finding:
+    return Finding("packages", ", ".join(f"{n} {metadata.version(n)}" for n in PACKAGES))
 
 
 def _memory() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rich.console import Console
@@ -21,14 +22,19 @@ class Outcome(NamedTuple):
     reasons: str
 
 
-def launch(run: Run, max_trials: int | None, console: Console, *, begin: bool) -> Outcome:
+def launch(
+    run: Run,
+    max_trials: int | None,
+    console: Console,
+    first: Callable[[], object],
+) -> Outcome:
     """Run what is not finished, then write tables, report and MLflow.
 
     Args:
         run: The study; its folder exists.
         max_trials: How many trials to run at most.
         console: Where progress goes.
-        begin: Whether the study is written anew (or extended) first, or only gone on with.
+        first: What to write before the first trial, once nobody else can drive the study.
 
     Raises:
         BlockingIOError: If another process drives the study.
@@ -36,8 +42,7 @@ def launch(run: Run, max_trials: int | None, console: Console, *, begin: bool) -
     """
     run.folder.lock()
     try:
-        if begin:
-            run.begin()
+        first()
         source = pending(run.spec, run.folder, max_trials)
         minimize = run.spec.measure.metrics[0].direction == "minimize"
         display = Display(console, len(source), run.spec.measure.primary, minimize)

@@ -10,7 +10,7 @@ import torch
 
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
 from ganstudy.gan.trainer import GanTrainer
-from ganstudy.study.plan import plan
+from ganstudy.study.plan import DEFAULT_CONFIG, configs, plan
 from ganstudy.study.spec import Arm, StudySpec
 
 WARM_UP, TIMED = 2, 8
@@ -62,7 +62,7 @@ def _seconds_per_update(arm: Arm, threads: int) -> float:
 
 
 def _tells(spec: StudySpec) -> dict[str, Any]:
-    n = spec.design.configs
+    n = sum(1 for config_id, _ in configs(spec) if config_id != DEFAULT_CONFIG)
     k = largest_k_with_interval(n)
     seeds = {spread: seeds_for_difference(spread) for spread in SEED_SPREADS}
     if spec.design.sampler != "random":

@@ -90,6 +90,14 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} (known: {listed})"
 
 
+def only_text_keys(options: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """Return `options` if all its keys are text, which YAML does not ask for."""
+    for key in options:
+        if not isinstance(key, str):
+            raise StudyError("", f"keys are names, got {key!r}")
+    return options
+
+
 class Registry(Generic[C]):
     """All components of one kind by name."""
 
@@ -121,9 +129,10 @@ class Registry(Generic[C]):
             raise StudyError("", unknown(self.kind, name, self._classes))
         return self._classes[name]
 
-    def build(self, name: str, **options: Any) -> C:
+    def build(self, name: str, /, **options: Any) -> C:
         """Build a component; wrong names, types and ranges raise `StudyError` with their path."""
         cls = self.get(name)
+        only_text_keys(options)
         try:
             return cls(**options)
         except pydantic.ValidationError as error:

@@ -38,6 +38,8 @@ from ganstudy.records import (
 )
 
 RECORD, FAILURE, TRACEBACK = "record.json", "failed.json", "traceback.txt"
+UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
+"""What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
 Writer = Callable[[Path], object]
 """Writes one file to the path it is given."""
@@ -79,6 +81,14 @@ class Attempt:
         for path in self.folder.iterdir():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    def drop_earlier(self) -> None:
+        """Delete the files of earlier attempts, which this finished one replaces; keep records."""
+        number = int(self.folder.name.removeprefix("attempt-"))
+        for earlier in TrialFolder(self.folder.parent).attempts():
+            if int(earlier.folder.name.removeprefix("attempt-")) < number:
+                for path in [*earlier.folder.glob("*.pt"), *earlier.folder.glob("*.png")]:
+                    path.unlink(missing_ok=True)
 
     def note_error(self, traceback: str) -> None:
         """Keep a traceback beside the record."""
@@ -184,17 +194,25 @@ class StudyFolder:
     def __init__(self, folder: Path) -> None:
         """Wrap `runs/<name>`, which need not exist yet."""
         self.folder = folder
-        self._lock = FileLock(folder / "driver.lock", timeout=0)
+        # A second, since `status` takes the lock for a moment to see whether it is free.
+        self._lock = FileLock(folder / "driver.lock", timeout=1)
 
     def create(self) -> None:
         """Make the folder and prove that it can be written.
 
+        What a kill left of a study that had not begun, `study.yaml` being written last, is taken
+        over.
+
         Raises:
-            FileExistsError: If it is there already.
+            FileExistsError: If it is there already and holds anything else.
             OSError: If it cannot be made or written.
         """
-        self.folder.mkdir(parents=True)
-        (self.folder / "trials").mkdir()
+        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else None
+        if found is None:
+            self.folder.mkdir(parents=True)
+        elif not found or found - UNBEGUN:
+            raise FileExistsError(self.folder)
+        (self.folder / "trials").mkdir(exist_ok=True)
 
     def lock(self) -> None:
         """Become the study's only driver until the process ends.
@@ -213,6 +231,8 @@ class StudyFolder:
 
     def driven(self) -> bool:
         """Whether some process drives the study now."""
+        if not (self.folder / "driver.lock").exists():
+            return False
         probe = FileLock(self.folder / "driver.lock", timeout=0)
         try:
             with probe:
@@ -239,16 +259,14 @@ class StudyFolder:
         lines = (json.dumps(identity, sort_keys=True) + "\n" for identity in plan)
         write_text(self.folder / "plan.jsonl", "".join(lines))
 
-    def append_plan(self, identity: Mapping[str, Any]) -> None:
-        """Add one trial to the plan: an adaptive search does not know its trials beforehand."""
-        with (self.folder / "plan.jsonl").open("a", encoding="utf-8") as plan:
-            plan.write(json.dumps(identity, sort_keys=True) + "\n")
+    def append_plan(self, identities: Iterable[Mapping[str, Any]]) -> None:
+        """Add trials to the plan: an adaptive search does not know its trials beforehand."""
+        self.write_plan([*self.read_plan(), *identities])
 
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan."""
         text = (self.folder / "plan.jsonl").read_text(encoding="utf-8")
-        # A line without its end was cut by a kill: that trial had not begun.
-        return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+        return [json.loads(line) for line in text.splitlines()]
 
     def write_table(self, name: str, rows: pa.Table) -> None:
         """Write one parquet table, all of it or nothing."""

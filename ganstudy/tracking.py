@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 STUDY_TAG, TRIAL_TAG, SYNCED_TAG = "ganstudy.folder", "ganstudy.trial_id", "ganstudy.synced_to"
+BEGUN_TAG = "ganstudy.begun"
 RUN_STATUS = {
     TrialStatus.COMPLETED: "FINISHED",
     TrialStatus.DIVERGED: "FINISHED",
@@ -86,7 +87,8 @@ class Tracker:
         results = load_results(self.folder)
         study = str(results.trials["study"].iloc[0])
         if self._client is None:
-            self._connect(study)
+            self._client = self._connect(study)
+            self._client.update_run(self._parent, status="RUNNING")
         for _, row in results.trials.iterrows():
             status = TrialStatus(row["status"])
             if status is not TrialStatus.PENDING:
@@ -97,13 +99,22 @@ class Tracker:
             self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED")
 
     def experiment_url(self) -> str:
-        """Return the part of the web address that opens this study's experiment."""
-        if self._client is None:
-            study = str(load_results(self.folder).trials["study"].iloc[0])
-            self._connect(study)
-        return f"/#/experiments/{self._experiment}"
+        """Return the part of the web address that opens this study's experiment.
 
-    def _connect(self, study: str) -> None:
+        Raises:
+            LookupError: If the study is not tracked yet.
+        """
+        load()
+        from mlflow.tracking import MlflowClient
+
+        study = str(load_results(self.folder).trials["study"].iloc[0])
+        experiment = MlflowClient(tracking_uri=self.uri).get_experiment_by_name(study)
+        if experiment is None:
+            raise LookupError(f"nothing of {self.folder} is tracked yet")
+        return f"/#/experiments/{experiment.experiment_id}"
+
+    def _connect(self, study: str) -> Any:
+        """Return a client, having found or made experiment and parent run."""
         load()
         from mlflow.tracking import MlflowClient
 
@@ -123,8 +134,7 @@ class Tracker:
         parents = [run for run in found if TRIAL_TAG not in run.data.tags]
         parent = parents[0] if parents else self._new_run(client, self.folder.name, {}, None)
         self._parent = parent.info.run_id
-        client.update_run(self._parent, status="RUNNING")
-        self._client = client
+        return client
 
     def _new_run(
         self, client: Any, name: str, tags: Mapping[str, str], started: float | None
@@ -142,11 +152,12 @@ class Tracker:
         self, row: pd.Series[Any], status: TrialStatus, results: Results, running: bool
     ) -> None:
         trial_id = str(row["trial_id"])
-        run = self._runs.get(trial_id)
-        if run is not None and run.info.end_time and run.info.status != "KILLED":
+        run: Any = self._runs.get(trial_id)
+        ended = run is not None and run.info.end_time
+        if ended and status.finished and run.data.tags.get("status") == status:
             return
-        if run is None:
-            run = self._runs[trial_id] = self._begin(row)
+        if run is None or BEGUN_TAG not in run.data.tags:
+            run = self._runs[trial_id] = self._begin(row, run)
         run_id = run.info.run_id
         self._log_points(run_id, run, row, results.points)
         tags = {"status": str(status), "reason": str(row["reason"] or "")}
@@ -163,8 +174,11 @@ class Tracker:
             self._client.set_terminated(run_id, RUN_STATUS.get(status, "KILLED"), ended)
             self._runs[trial_id] = self._client.get_run(run_id)
 
-    def _begin(self, row: pd.Series[Any]) -> Any:
-        """Create the child run with its parameters; swept numbers are metrics too."""
+    def _begin(self, row: pd.Series[Any], begun: Any) -> Any:
+        """Create the child run with its parameters; swept numbers are metrics too.
+
+        `begun` is a run of which an outage has cut the beginning short: it is written once more.
+        """
         from mlflow.entities import Metric, Param
 
         tags = {
@@ -176,7 +190,7 @@ class Tracker:
             SYNCED_TAG: "-1",
         }
         started = None if math.isnan(row["started_at"]) else float(row["started_at"])
-        run = self._new_run(self._client, str(row["trial_id"]), tags, started)
+        run = begun or self._new_run(self._client, str(row["trial_id"]), tags, started)
         swept = {k: v for k, v in row.items() if str(k).startswith("param.") and not pd.isna(v)}
         params = {str(k).removeprefix("param."): v for k, v in swept.items()}
         params |= {"arm": row["arm"], "config_id": row["config_id"], "seed": row["seed"]}
@@ -191,6 +205,8 @@ class Tracker:
         )
         if isinstance(row["config"], str):
             self._client.log_artifact(run.info.run_id, self.folder / row["config"])
+        self._client.set_tag(run.info.run_id, BEGUN_TAG, "true")
+        run.data.tags[BEGUN_TAG] = "true"
         return run
 
     def _log_points(

@@ -23,6 +23,7 @@ from torch import Tensor
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, Trainer, auc
 from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
+from ganstudy.measure.features import write_torch
 from ganstudy.measure.protocol import MeasureConfig, evaluator
 from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import Attempt, TrialFolder, Writer
@@ -227,7 +228,8 @@ class TrialRun:
         trained = time.monotonic()
         images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
         scores = self._points(self._measure(images))
-        stop = self._stopping(scores) or stop
+        also = self._stopping(scores)
+        stop = also if also == "divergence" else stop or also
         status, reason = self._status(points + scores, stop, done=self._at() >= budget)
         self._save(status, reason, points + scores, images, begun, trained)
         return self.record
@@ -244,8 +246,9 @@ class TrialRun:
 
     def _stopping(self, points: list[Point]) -> str | None:
         """Feed the detectors; return the kind of an event that stops the trial."""
-        begun = self.log.update(points)
-        return next((e.kind for e in begun if e.kind in self.spec.events.stop_on), None)
+        begun = [e.kind for e in self.log.update(points) if e.kind in self.spec.events.stop_on]
+        # Of several at once divergence decides: it says how the trial ended.
+        return "divergence" if "divergence" in begun else next(iter(begun), None)
 
     def _measure(self, images: Tensor) -> dict[str, float]:
         """Return scores, their standard errors and the held-out AUC by stored name."""
@@ -300,7 +303,7 @@ class TrialRun:
         if isinstance(self.trainer, GanTrainer):
             files["generator_last"] = f"generator-{at:07d}.pt"
             weights = self.trainer.generator_state_dict()
-            new[files["generator_last"]] = partial(_write_torch, content=weights)
+            new[files["generator_last"]] = partial(write_torch, content=weights)
         if best_at == at:
             files["samples_best"] = files["samples"]
             if "generator_last" in files:
@@ -308,7 +311,7 @@ class TrialRun:
         files.pop("state", None)
         if not status.finished:
             files["state"] = f"state-{at:07d}.pt"
-            new[files["state"]] = partial(_write_torch, content=self.trainer.state_dict())
+            new[files["state"]] = partial(write_torch, content=self.trainer.state_dict())
         now, old = time.monotonic(), self.record.result
         result = replace(
             old,
@@ -326,6 +329,8 @@ class TrialRun:
         kept = {n: w for n, w in self._kept.items() if n in files.values() and n not in new}
         self.attempt.save(self.record, kept | new)
         self._kept = {}
+        if status.finished:
+            self.attempt.drop_earlier()
 
 
 def best_checkpoint(points: list[Point], primary: Primary) -> int | None:
@@ -371,10 +376,3 @@ def machine(spec: TrialSpec) -> dict[str, Any]:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-
-
-def _write_torch(path: Path, content: object) -> None:
-    # By way of memory: on a full disk torch.save's own message says nothing of the disk.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(buffer.getbuffer())

@@ -44,11 +44,31 @@ def test_wrong_input_exits_2_with_one_message_and_writes_nothing(
 def test_an_existing_study_is_not_touched_and_both_ways_out_are_named(tiny, write_study, tmp_path):
     runs = tmp_path / "runs"
     (runs / "tiny").mkdir(parents=True)
+    (runs / "tiny" / "study.yaml").write_text("study: tiny\n")
     result = invoke("run", write_study(tiny), "--runs", runs)
     assert result.exit_code == 2
     assert "ganstudy resume" in result.stderr
     assert "--name" in result.stderr
-    assert list((runs / "tiny").iterdir()) == []
+    assert [path.name for path in (runs / "tiny").iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"), [("resources.cpu=4096", "4096 cores"), ("resources.gpu=99", "99 GPUs")]
+)
+def test_a_trial_that_fits_nowhere_is_refused(setting, rule, tiny, write_study, tmp_path):
+    runs = tmp_path / "runs"
+    result = invoke("run", write_study(tiny), "--runs", runs, "--set", setting)
+    assert result.exit_code == 2
+    assert rule in result.stderr
+    assert not runs.exists()
+
+
+def test_a_cluster_that_is_not_there_is_refused(tiny, write_study, tmp_path):
+    runs = tmp_path / "runs"
+    result = invoke("run", write_study(tiny), "--runs", runs, "--address", "127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "no Ray cluster at 127.0.0.1:1" in result.stderr
+    assert not runs.exists()
 
 
 def test_an_unwritable_folder_exits_2(tiny, write_study, tmp_path):

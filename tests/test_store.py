@@ -5,7 +5,7 @@ from multiprocessing.pool import ThreadPool
 import pytest
 
 from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus, load_results
-from ganstudy.store import StudyFolder, write_text
+from ganstudy.store import StudyFolder
 
 
 def record(status: TrialStatus, updates: int, **files: str) -> TrialRecord:
@@ -23,9 +23,17 @@ def folder(tmp_path):
     return study
 
 
-def test_an_existing_folder_is_never_taken(folder):
-    with pytest.raises(FileExistsError):
-        StudyFolder(folder.folder).create()
+def test_an_existing_folder_is_never_taken(folder, tmp_path):
+    (folder.folder / "study.yaml").write_text("study: s")
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    for taken in (folder.folder, foreign):
+        with pytest.raises(FileExistsError):
+            StudyFolder(taken).create()
+
+
+def test_a_study_that_was_killed_before_it_began_is_taken_over(folder):
+    StudyFolder(folder.folder).create()
 
 
 def test_attempts_never_share_a_folder(folder):
@@ -101,7 +109,7 @@ def test_one_driver_at_a_time(folder):
     assert not other.driven()
 
 
-def test_a_plan_line_that_a_kill_cut_is_left_out(folder):
-    path = folder.folder / "plan.jsonl"
-    write_text(path, path.read_text() + '{"trial_id": "a-c0')
-    assert [line["trial_id"] for line in folder.read_plan()] == ["a-c00-s0"]
+def test_the_plan_grows_whole(folder):
+    second = folder.read_plan()[0] | {"trial_id": "a-c01-s0"}
+    folder.append_plan([second])
+    assert [line["trial_id"] for line in folder.read_plan()] == ["a-c00-s0", "a-c01-s0"]

@@ -14,7 +14,7 @@ from ganstudy.gan.losses import LOSSES, Loss
 from ganstudy.gan.optimizers import OPTIMIZERS, Optimizer
 from ganstudy.gan.regularizers import REGULARIZERS, Regularizer
 from ganstudy.gan.stabilizers import STABILIZERS, Stabilizer
-from ganstudy.registry import Component, Registry, StudyError, unknown
+from ganstudy.registry import Component, Registry, StudyError, only_text_keys, unknown
 
 MemoryFormat = Literal["channels_last", "contiguous"]
 
@@ -133,14 +133,18 @@ def parse_many(registry: Registry[Any], value: object) -> tuple[Any, ...]:
     if not isinstance(value, Mapping):
         raise StudyError("", f"a mapping name -> options is needed, got {value!r}")
     built = []
-    for name, options in sorted(value.items()):
+    for name, options in sorted(only_text_keys(value).items()):
         registry.get(name)
         if not isinstance(options, Mapping):
             raise StudyError(
                 name, f"options are a mapping, {{}} for the defaults, got {options!r}"
             )
-        built.append(at(name, registry.build, name, **options))
+        built.append(at(name, _build, registry, name, options))
     return tuple(built)
+
+
+def _build(registry: Registry[Any], name: str, options: Mapping[Any, Any]) -> Any:
+    return registry.build(name, **only_text_keys(options))
 
 
 def named(value: object) -> dict[str, Any]:
@@ -165,8 +169,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             new = at(key, named, value)
             changed = "name" in new and new["name"] != old.get("name", new["name"])
             merged[key] = new if changed else old | new
-        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        elif isinstance(value, Mapping) and (key in MANY or isinstance(merged.get(key), Mapping)):
+            merged[key] = merge(merged.get(key, {}), value)
         elif value is None:
             merged.pop(key, None)
         else:

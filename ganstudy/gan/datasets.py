@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ganstudy.gan.architectures import ImageShape
@@ -121,6 +121,11 @@ class Digits(Dataset):
         return split_by_size(images.unsqueeze(1), labels, (1197, 300, 300))
 
 
+def absolute(path: str) -> str:
+    """Return the absolute form of `path`: trials run in other processes and folders."""
+    return str(Path(path).expanduser().absolute())
+
+
 @DATASETS.register("image_folder")
 @component
 class ImageFolder(Dataset):
@@ -130,8 +135,8 @@ class ImageFolder(Dataset):
     are resized so that the shorter side fits and then cropped at the centre.
     """
 
-    path: str
-    """Folder that holds the images, relative to where the command runs, or absolute."""
+    path: Annotated[str, AfterValidator(absolute)]
+    """Folder that holds the images; a relative path is kept as the absolute one it means."""
     size: Annotated[int, Field(ge=8, le=128)] = 32
     """Side of the square images, in pixels."""
     channels: Literal[1, 3] = 3

@@ -17,7 +17,14 @@ from pydantic import Field
 
 from ganstudy.gan.config import at
 from ganstudy.records import Event, Point
-from ganstudy.registry import Component, Registry, StudyError, component, unknown
+from ganstudy.registry import (
+    Component,
+    Registry,
+    StudyError,
+    component,
+    only_text_keys,
+    unknown,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -278,7 +285,7 @@ class DiscriminatorOverpoweringWatcher:
 def _detector(kind: str, options: object) -> Detector:
     if not isinstance(options, Mapping):
         raise StudyError("", f"options are a mapping, null to remove, got {options!r}")
-    return DETECTORS.build(kind, **options)
+    return DETECTORS.build(kind, **only_text_keys(options))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ is a FID.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -25,13 +26,15 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad, relu6
 from ganstudy.gan.datasets import Dataset, normalize
 from ganstudy.gan.seeding import derive, seeded_init
 from ganstudy.registry import Component, Registry, component
+from ganstudy.store import write_atomically
 
 BATCH = 250
 
 
 def cache_folder() -> Path:
     """Return where trained feature networks are kept: $GANSTUDY_CACHE or the user's cache."""
-    return Path(os.environ.get("GANSTUDY_CACHE") or platformdirs.user_cache_dir("ganstudy"))
+    chosen = os.environ.get("GANSTUDY_CACHE") or platformdirs.user_cache_dir("ganstudy")
+    return Path(chosen).absolute()
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,16 @@ class FeatureNetwork(Component):
 FEATURES: Registry[FeatureNetwork] = Registry("feature network", FeatureNetwork)
 
 
+def write_torch(path: Path, content: object) -> None:
+    """Write `content` by torch.save.
+
+    By way of memory: on a full disk torch.save's own message says nothing of the disk.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
 def content_hash(*parts: bytes | Tensor | str) -> str:
     """Return 16 hex digits that depend on every part."""
     digest = hashlib.sha256()
@@ -84,14 +97,6 @@ def content_hash(*parts: bytes | Tensor | str) -> str:
         digest.update(part.encode() if isinstance(part, str) else part)
         digest.update(b"\0")
     return digest.hexdigest()[:16]
-
-
-def save_atomically(path: Path, content: object) -> None:
-    """Write `content` by torch.save so that a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-        torch.save(content, aside)
-    os.replace(aside.name, path)
 
 
 def cached(name: str, folder: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -106,7 +111,8 @@ def cached(name: str, folder: Path | None, make: Callable[[], dict[str, Any]]) -
     for place in places:
         if not place.exists():
             try:
-                save_atomically(place, content)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(place, partial(write_torch, content=content))
             except OSError:
                 # A user's cache that cannot be written costs time, not the study.
                 if place != shared:

@@ -90,6 +90,16 @@ class MeasureConfig:
     def check(self, dataset: Dataset) -> None:
         """Raise StudyError where these measures cannot be had or would mislead."""
         at("features", lambda features: _checked(features, dataset), self.features)
+        names = [score_name(m, self.features, self.samples) for m in self.metrics]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise StudyError("metrics", f"two of them would be stored as {twice}; keep one")
+        n = min(self.samples, len(dataset.images("select")), len(dataset.images("report")))
+        for metric in self.metrics:
+            needed = getattr(metric, "k", 2) + 1
+            if n < needed:
+                rule = f"needs more than {needed - 1} samples, the splits offer {n}"
+                raise StudyError(f"metrics.{metric.name}", rule)
         dimension, n = self.features.dimension, min(self.samples, len(dataset.images("select")))
         blind = [m for m in self.metrics if m.name == "frechet_distance" and n < 5 * dimension]
         if blind:

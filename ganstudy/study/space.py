@@ -11,6 +11,9 @@ from typing import Any
 
 from ganstudy.registry import StudyError, unknown
 
+LARGEST = 1 - 2**-53
+"""The largest u below 1."""
+
 
 class Distribution(ABC):
     """How one hyper-parameter is drawn."""
@@ -39,7 +42,8 @@ class Uniform(Distribution):
         return self.low + u * (self.high - self.low)
 
     def ends(self) -> list[Any]:
-        return [self.low, self.high]
+        # The highest value is never drawn: [0, 1] is fine for a decay that must stay below 1.
+        return [self.low, self.at(LARGEST)]
 
     def to_dict(self) -> dict[str, Any]:
         return {"uniform": [self.low, self.high]}

@@ -16,17 +16,23 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from ganstudy.gan.architectures import Architecture, ImageShape
-from ganstudy.gan.config import SHORTHANDS, TrainConfig, at, merge
+from ganstudy.gan.config import (
+    SHORTHANDS,
+    SINGLE,
+    TrainConfig,
+    at,
+    merge,
+)
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig, whole
-from ganstudy.registry import STRICT, StudyError, translate, unknown
+from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown
 from ganstudy.study.space import Distribution, parse_distribution
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -35,6 +41,16 @@ TRAIN_KEYS = {
     "discriminator_optimizer", "n_critic", "batch_size", "memory_format", "budget", *SHORTHANDS,
 }  # fmt: skip
 """Keys of `base` and of an arm; an arm also has `space`."""
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def distinct(seeds: list[int]) -> list[int]:
+    """Return `seeds` if none stands twice: two trials of one name would share a folder."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"name a seed twice: {seeds}")
+    return seeds
 
 
 class Design(pydantic.BaseModel):
@@ -46,9 +62,9 @@ class Design(pydantic.BaseModel):
     """random: independent draws, what best-of-k curves need; tpe: adaptive, kept out of them."""
     configs: Annotated[int, Field(ge=1)] = 16
     """Configurations per arm (of a grid: all of them, whatever this says)."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)] = [0]
     """Training seeds per configuration."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the draws."""
     paired: bool = True
     """Whether config i has the same draw in every arm."""
@@ -76,6 +92,12 @@ class Arm:
     name: str
     settings: Mapping[str, Any]
     space: Mapping[str, Distribution]
+    shared: frozenset[str] = frozenset()
+    """Keys of `space` that stand in the study's space, not in the arm's own."""
+
+    def path_of(self, key: str) -> str:
+        """Return where in the study a space key stands."""
+        return f"space.{key}" if key in self.shared else f"arms.{self.name}.space.{key}"
 
     def train(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
         """Return the config of this arm at the swept `values`, key path -> value."""
@@ -190,7 +212,7 @@ def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
             raise StudyError("--set", f"must be KEY=VALUE, got {override!r}")
         try:
             value = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
+        except (YAMLError, ValueError):
             raise StudyError("--set", f"the value of {key} is not valid YAML: {text!r}") from None
         data = merge_plain(data, nested(key, value))
     spec = parse_study(data)
@@ -220,7 +242,12 @@ def parse_study(data: Mapping[str, Any]) -> StudySpec:
     name = at("study", _name, data.get("study"))
     base = at("base", _settings, data.get("base", {}), TRAIN_KEYS)
     base = {"budget": {"discriminator_updates": 1000}} | base
-    arms = at("arms", _arms, data.get("arms"), base)
+    try:
+        arms = at("arms", _arms, data.get("arms"), base)
+    except StudyError as error:
+        # What is wrong in the base would be told of the first arm.
+        at("base", _only_if, error.rule, Arm("base", base, {}))
+        raise
     arms = _with_shared_space(arms, at("space", _space, data.get("space", {})))
     budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
     return StudySpec(
@@ -250,7 +277,8 @@ def check(spec: StudySpec) -> None:
         at(f"arms.{arm.name}", _check_train, arm.train({}, 0))
         for key, distribution in arm.space.items():
             for value in distribution.ends():
-                at(f"arms.{arm.name}.space.{key}", _check_swept, arm, key, value)
+                at(arm.path_of(key), _check_swept, arm, key, value)
+        at(f"arms.{arm.name}.space", _check_together, arm)
     at("measure", spec.measure.check, spec.dataset)
     if spec.design.sampler == "grid":
         _check_grid(spec)
@@ -262,6 +290,19 @@ def _check_swept(arm: Arm, key: str, value: Any) -> None:
         _check_train(arm.train({key: value}, 0))
     except StudyError as error:
         raise StudyError("", f"{error.rule} (at the value {value!r})") from None
+
+
+def _check_together(arm: Arm) -> None:
+    """Build the corners of the space: keys may be right alone and wrong together."""
+    for key in arm.space:
+        root = key.removesuffix(".name")
+        options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
+        if root in {*SINGLE, "optimizer"} and options:
+            raise StudyError(
+                options[0], f"excludes {key}: another component would not have this option"
+            )
+    for corner in (0, -1):
+        _check_train(arm.train({key: d.ends()[corner] for key, d in arm.space.items()}, 0))
 
 
 def _check_train(config: TrainConfig) -> None:
@@ -302,7 +343,7 @@ def _check_grid(spec: StudySpec) -> None:
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise StudyError("", f"a mapping is needed, got {value!r}")
-    return value
+    return only_text_keys(value)
 
 
 def _name(value: object) -> str:
@@ -326,6 +367,15 @@ def _model(model: type[Any], value: object) -> Any:
 
 def _measure(value: object, budget: int) -> MeasureConfig:
     return MeasureConfig.from_dict(_mapping(value), budget)
+
+
+def _only_if(rule: str, base: Arm) -> None:
+    """Raise the error of the base alone if it breaks the same rule."""
+    try:
+        base.train({}, 0)
+    except StudyError as error:
+        if error.rule == rule:
+            raise
 
 
 def _events(value: object) -> EventsConfig:
@@ -406,6 +456,7 @@ def _with_shared_space(
             arm.name,
             arm.settings,
             {k: d for k, d in shared.items() if has_key(arm, k)} | dict(arm.space),
+            frozenset(k for k in shared if has_key(arm, k) and k not in arm.space),
         )
         for arm in arms
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +25,7 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder, write_text
-from ganstudy.study.plan import plan
+from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
@@ -63,17 +65,24 @@ class Run:
             self.phases[f"{name}_cpu_seconds"] = time.process_time() - cpu
 
     def begin(self) -> None:
-        """Write what the study is; its folder exists and is locked."""
-        yaml = YAML()
-        text = io.StringIO()
-        yaml.dump(self.spec.resolved(), text)
-        write_text(self.folder.folder / "study.yaml", text.getvalue())
-        self.folder.write_json("provenance.json", provenance())
+        """Write what the study is; its folder exists and is locked.
+
+        `study.yaml` comes last: a folder without it is that of a study that never began.
+        """
+        if (self.folder.folder / "provenance.json").exists():
+            origin = self.folder.read_json("provenance.json")
+            origin["extended"] = [*origin.get("extended", []), provenance()]
+        else:
+            origin = provenance()
+        self.folder.write_json("provenance.json", origin)
         self.folder.write_json("tracking.json", {"uri": redact(self.tracking_uri)})
         if self.spec.design.sampler != "tpe":
             self.folder.write_plan(trial.identity() for trial in plan(self.spec))
         elif not (self.folder.folder / "plan.jsonl").exists():
             self.folder.write_plan([])
+        text = io.StringIO()
+        YAML().dump(self.spec.resolved(), text)
+        write_text(self.folder.folder / "study.yaml", text.getvalue())
 
     def execute(self, display: Display, source: Source) -> None:
         """Run the trials of `source`, compacting and tracking in the background."""
@@ -125,6 +134,22 @@ def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None)
     return FixedPlan(open_trials[:max_trials])
 
 
+def lost(spec: StudySpec, folder: StudyFolder) -> str | None:
+    """Return a trial of the folder that `spec` would not run just so, None if there is none."""
+    planned = folder.read_plan()
+    if spec.design.sampler != "tpe":
+        hashes = {trial.trial_id: trial.result_hash for trial in plan(spec)}
+    else:
+        hashes = {}
+        arms = {arm.name for arm in spec.arms}
+        for row in planned:
+            if row["arm"] in arms:
+                params = {f"param.{key}": value for key, value in row["params"].items()}
+                hashes[row["trial_id"]] = _spec_of(spec, row | params).result_hash
+    changed = (row for row in planned if hashes.get(row["trial_id"]) != row["result_hash"])
+    return next((str(row["trial_id"]) for row in changed), None)
+
+
 def prepare(spec: StudySpec, folder: StudyFolder) -> None:
     """Train or fetch the feature network, keep it in the study, write the protocol."""
     judge = evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
@@ -170,7 +195,7 @@ class Recorder:
     def _round(self) -> None:
         try:
             self.folder.compact(running=True)
-        except OSError as error:
+        except Exception as error:  # a thread that dies would take the tables with it
             self._note(f"the tables could not be written: {error}; trials record on their own")
             return
         try:
@@ -221,17 +246,28 @@ def reported(
 
 
 def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each arm's trial with the best primary score on select, if it has one."""
-    score = f"best.{spec.measure.primary}"
+    """Return each arm's best trial on select: of its best config, the seed at the median.
+
+    Only trials that reached their end count, as in the report's table; the arm's defaults and
+    trials that diverged or were stopped do not.
+    """
     sign = 1 if spec.measure.metrics[0].direction == "minimize" else -1
-    best: dict[str, dict[str, Any]] = {}
-    for trial in trials:
-        mine = trial.get(score), trial.get("generator_best")
-        if None in mine or trial["status"] == TrialStatus.FAILED:
-            continue
-        if trial["arm"] not in best or sign * trial[score] < sign * best[trial["arm"]][score]:
-            best[trial["arm"]] = trial
-    return list(best.values())
+    best = []
+    for arm in spec.arms:
+        configs: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+        for trial in trials:
+            if trial["arm"] == arm.name and trial["config_id"] != DEFAULT_CONFIG:
+                score = trial.get(f"best.{spec.measure.primary}")
+                done = trial["status"] == TrialStatus.COMPLETED
+                ranked = (math.inf if score is None or not done else sign * score, trial)
+                configs.setdefault(trial["config_id"], []).append(ranked)
+        middles = [
+            sorted(seeds, key=itemgetter(0))[(len(seeds) - 1) // 2] for seeds in configs.values()
+        ]
+        chosen = min(middles, key=itemgetter(0), default=(math.inf, {}))
+        if math.isfinite(chosen[0]) and chosen[1].get("generator_best"):
+            best.append(chosen[1])
+    return best
 
 
 def _reported_trial(
@@ -242,7 +278,9 @@ def _reported_trial(
     floors: Sequence[dict[str, float]],
 ) -> list[dict[str, Any]]:
     trainer = GanTrainer(_spec_of(spec, trial).train)
-    weights = torch.load(folder.folder / trial["generator_best"], weights_only=True)
+    weights = torch.load(
+        folder.folder / trial["generator_best"], map_location="cpu", weights_only=True
+    )
     trainer.load_generator_state_dict(weights)
     rows = []
     for judge, floor in zip(judges, floors, strict=True):

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in every process
 }
 for _name, _value in ENVIRONMENT.items():  # ray reads some of these while it is imported
     os.environ.setdefault(_name, _value)
@@ -35,7 +37,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from ganstudy.store import StudyFolder, TrialFolder  # noqa: E402
 from ganstudy.study.spec import Resources  # noqa: E402
-from ganstudy.sweep.source import Observer, Source  # noqa: E402
+from ganstudy.sweep.source import ClusterError, Observer, Source  # noqa: E402
 from ganstudy.trial import TrialSpec, trial_steps  # noqa: E402
 
 OBJECT_STORE_BYTES = 80 * 1024**2
@@ -126,7 +128,11 @@ class ObserverCallback(NotPickled, tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
         spec = TrialSpec.from_dict(trial.config["spec"])
-        reason = self._folder.trial(spec.trial_id).fail(died(trial))
+        reason = died(trial)
+        try:
+            reason = self._folder.trial(spec.trial_id).fail(reason)
+        except OSError as full:  # an exception in here would end the whole sweep
+            reason = f"{reason} ({full})"
         self._observer.failed(spec, reason)
 
 
@@ -168,17 +174,48 @@ def execute(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            tuner.fit()
+        except (tune.TuneError, ray.exceptions.RayError) as error:
+            raise ClusterError(f"Ray ended the sweep: {error}") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def fitting(resources: Resources) -> int:
-    """Return how many trials fit on the cluster at a time, at least one."""
+    """Return how many trials fit on the cluster at a time.
+
+    Raises:
+        ClusterError: If not even one does; Tune would wait for ever.
+    """
     total = ray.cluster_resources()
     slots = int(total.get("CPU", 1) // resources.cpu)
     if resources.gpu > 0:
         slots = min(slots, int(total.get("GPU", 0) / resources.gpu))
-    return max(1, slots)
+    if slots < 1:
+        asked = f"{resources.cpu} CPUs and {resources.gpu} GPUs"
+        raise ClusterError(
+            f"no trial fits: one asks for {asked}, the cluster offers {offer(total)}"
+        )
+    return slots
+
+
+def offer(total: dict[str, float]) -> str:
+    """Return a cluster's resources in words."""
+    return f"{total.get('CPU', 0):.0f} CPUs and {total.get('GPU', 0):.0f} GPUs"
+
+
+def reach(address: str) -> None:
+    """Raise OSError if nothing listens at host:port, which Ray itself finds out in minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def check_cluster(resources: Resources, address: str) -> None:
+    """Raise ClusterError unless there is a cluster at `address` on which a trial fits."""
+    with connected(address):
+        fitting(resources)
 
 
 @contextmanager
@@ -196,7 +233,11 @@ def connected(address: str | None) -> Iterator[None]:
                 **quiet,
             )
         else:
-            ray.init(address=address, **quiet)
+            try:
+                reach(address)
+                ray.init(address=address, **quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ClusterError(f"no Ray cluster at {address}: {error}") from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         with sigterm_as_interrupt():

@@ -108,7 +108,7 @@ class TpeSearch:
         arms, seeds = len(spec.arms), len(spec.design.seeds)
         self._next = len(planned) // seeds
         self._last = spec.design.configs * arms
-        remaining = len(self._queue) + (self._last - self._next) * seeds
+        remaining = len(self._queue) + max(0, self._last - self._next) * seeds
         self._remaining = min(remaining, remaining if max_trials is None else max_trials)
         self._total = self._remaining
 
@@ -147,7 +147,9 @@ class TpeSearch:
         lasting = {event.kind for event in record.events if event.ended is None}
         if record.result.status is TrialStatus.DIVERGED or "mode_collapse" in lasting:
             return math.inf
-        value = record.values_at(record.result.best_at).get(trial.primary.name, math.inf)
+        value = record.values_at(record.result.best_at).get(trial.primary.name)
+        if value is None:
+            return math.inf
         return value if trial.primary.minimize else -value
 
     def _ask(self) -> None:
@@ -156,10 +158,9 @@ class TpeSearch:
         arm, config_id = arms[self._next % len(arms)], f"c{self._next // len(arms):02d}"
         self._next += 1
         values = self._arms[arm.name].ask(config_id)
-        for seed in self.spec.design.seeds:
-            trial = self._trial(arm.name, config_id, values, seed)
-            self.folder.append_plan(trial.identity())
-            self._queue.append(trial)
+        trials = [self._trial(arm.name, config_id, values, s) for s in self.spec.design.seeds]
+        self.folder.append_plan(trial.identity() for trial in trials)
+        self._queue += trials
 
     def _trial(self, arm: str, config_id: str, values: dict[str, Any], seed: int) -> TrialSpec:
         chosen = next(a for a in self.spec.arms if a.name == arm)

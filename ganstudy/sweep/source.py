@@ -21,6 +21,10 @@ class Source(Protocol):
         """Return how many trials it will hand out in all."""
 
 
+class ClusterError(RuntimeError):
+    """The cluster is not there, too small, or was lost."""
+
+
 class FixedPlan:
     """The trials of a plan, in its order."""
 

@@ -44,7 +44,7 @@ WRONG = [
      "unknown key of any arm"),
     ("arms/non_saturating/space", {"regularizers.gradient_penalty.weight": {"uniform": [1, 2]}},
      "arms.non_saturating.space.regularizers.gradient_penalty.weight", "unknown key of this arm"),
-    ("space/optimizer.beta1", {"uniform": [0, 1]}, "space.optimizer.beta1", "less than 1"),
+    ("space/optimizer.beta1", {"uniform": [0, 1.5]}, "space.optimizer.beta1", "less than 1"),
     ("space/loss", {"choice": ["hinge", "hing"]}, "space.loss", "did you mean 'hinge'"),
     ("design/config", 3, "design.config", "did you mean 'configs'"),
     ("design/configs", 0, "design.configs", "greater than or equal to 1"),
@@ -60,6 +60,24 @@ WRONG = [
      "did you mean 'doublings'"),
     ("resources/cpu", 0, "resources.cpu", "greater than or equal to 1"),
     ("retries", -1, "retries", "at least 0"),
+    # What a review found: keys that are right alone and wrong together, and odd YAML.
+    ("design/seeds", [0, 0], "design.seeds", "twice"),
+    ("design", {1: 2}, "design", "keys are names"),
+    ("base/los", "hinge", "base.los", "did you mean 'loss'"),
+    ("base/n_critic", 0, "base.n_critic", "at least 1"),
+    ("base/regularizers", {"r1": {1: 2}}, "base.regularizers.r1", "keys are names"),
+    ("base/regularizers", {"r1": {"name": "r1"}}, "base.regularizers.r1.name", "unknown option"),
+    ("events/detectors", {"divergence": {"name": "x"}}, "events.detectors.divergence.name",
+     "unknown option"),
+    ("space", {"ttur_ratio": {"choice": [1, 2]},
+               "discriminator_optimizer.lr": {"uniform": [1e-4, 1e-3]}}, "space.ttur_ratio",
+     "excludes"),
+    ("space", {"architecture": {"choice": ["mlp", "dcgan"]},
+               "architecture.width": {"choice": [4, 8]}}, "architecture.width", "excludes"),
+    ("measure/metrics", ["kernel_distance", {"name": "precision", "k": 500}],
+     "measure.metrics.precision", "needs more than 500"),
+    ("measure/metrics", ["kernel_distance", "precision", {"name": "precision", "k": 5}],
+     "measure.metrics", "stored as precision_small_cnn_60"),
 ]  # fmt: skip
 
 
