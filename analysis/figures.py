@@ -53,6 +53,11 @@ def layout(**more: Any) -> dict[str, Any]:
     return shared | more
 
 
+def score_axis(title: str, log: bool) -> dict[str, Any]:
+    """Return an axis of scores; a logarithmic one is labelled at 1, 2 and 5."""
+    return {"title": title} | ({"type": "log", "dtick": "D2"} if log else {"type": "linear"})
+
+
 def parameters(row: Mapping[Any, Any]) -> str:
     """Return a trial's swept values as lines of a hover text."""
     lines = []
@@ -136,8 +141,9 @@ def score_distribution_figure(data: ScoreDistribution) -> go.Figure:
             "tickvals": list(range(len(data.arms))),
             "ticktext": ticks,
             "range": [-0.5, len(data.arms) - 0.5],
+            "automargin": True,
         },
-        yaxis={"title": data.score, "type": "log" if log else "linear"},
+        yaxis=score_axis(data.score, log),
     )
     if any(counts.values()) and finite:
         _level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
@@ -278,7 +284,7 @@ def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
             "type": "log" if longest > 20 else "linear",
             "dtick": None if longest > 20 else 1,
         },
-        yaxis={"title": f"median best {score}", "type": "log" if log else "linear"},
+        yaxis=score_axis(f"median best {score}", log),
     )
     return figure
 
@@ -389,7 +395,7 @@ def training_curves_figure(
             hovertext=[f"{trial}: {kind} began at {onset}" for onset, _, trial in marks],
             hoverinfo="text",
         )
-    y: dict[str, Any] = {"title": score, "type": "log" if log else "linear"}
+    y = score_axis(score, log)
     if extent is not None:
         ends = [math.log10(v) if log else v for v in extent]
         margin = 0.05 * (ends[1] - ends[0]) + 1e-3
@@ -421,7 +427,7 @@ def sample_picks(study: Study, arm: str) -> list[Pick]:
     if len(ranked):
         picks.append(_pick("best", ranked.iloc[0], study, "samples_best"))
     if len(ranked) > 1:
-        picks.append(_pick("median", ranked.iloc[(len(ranked) - 1) // 2], study, "samples_best"))
+        picks.append(_pick("median", ranked.iloc[len(ranked) // 2], study, "samples_best"))
     failed = trials[np.isinf(trials["score"])]
     if len(failed):
         picks.append(_pick("failed", failed.iloc[0], study, "samples"))
