@@ -62,6 +62,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def last_line(text: str) -> str:
+    """Return the last line of a traceback: the exception with its message."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
 class Attempt:
     """One process's try at a trial: the only folder that the process writes."""
 
@@ -155,12 +161,16 @@ class TrialFolder:
         Returns:
             The reason: the last line of the newest attempt's traceback, else `otherwise`.
         """
-        attempts = self.attempts()
-        details = attempts[-1].error() if attempts else ""
-        reason = details.strip().splitlines()[-1] if details else otherwise
+        details = self.error()
+        reason = last_line(details) or otherwise
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / FAILURE, json.dumps({"reason": reason, "details": details}))
         return reason
+
+    def error(self) -> str:
+        """Return the traceback of the newest attempt, empty if its process noted none."""
+        attempts = self.attempts()
+        return attempts[-1].error() if attempts else ""
 
     def forgive(self) -> None:
         """Forget that the trial failed, so that it is tried again."""

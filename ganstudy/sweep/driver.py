@@ -228,6 +228,9 @@ def reported(
     The study's own scores, and the kernel distance on ImageNet features, which no trial was
     chosen by.
     """
+    best = best_trials(spec, trials)
+    if not best:
+        return []
     judge = MeasureConfig(
         features=FEATURES.build("lite0"),
         metrics=(METRICS.build("kernel_distance"),),
@@ -240,7 +243,7 @@ def reported(
     ]
     floors = [judge.floor() for judge in judges]
     rows = []
-    for trial in best_trials(spec, trials):
+    for trial in best:
         rows += _reported_trial(spec, folder, trial, judges, floors)
     return rows
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from ganstudy.store import StudyFolder, TrialFolder  # noqa: E402
+from ganstudy.store import StudyFolder, TrialFolder, last_line  # noqa: E402
 from ganstudy.study.spec import Resources  # noqa: E402
 from ganstudy.sweep.source import ClusterError, Observer, Source  # noqa: E402
 from ganstudy.trial import TrialSpec, trial_steps  # noqa: E402
@@ -123,7 +124,9 @@ class ObserverCallback(NotPickled, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process failed; Tune tries again."""
-        self._observer.retried(TrialSpec.from_dict(trial.config["spec"]), died(trial))
+        spec = TrialSpec.from_dict(trial.config["spec"])
+        told = last_line(self._folder.trial(spec.trial_id).error())
+        self._observer.retried(spec, told or died(trial))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
@@ -156,7 +159,8 @@ def execute(
     """Run every trial of `source` on Ray: a local one that ends with this call, or `address`."""
     with connected(address):
         slots = resources.max_concurrent or fitting(resources)
-        scratch = folder.folder.resolve() / "ray"
+        # Tune's own files, which nobody reads; all nodes of a cluster must see where they are.
+        scratch = Path(tempfile.mkdtemp()) if address is None else folder.folder.resolve() / "ray"
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
