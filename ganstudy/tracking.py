@@ -37,6 +37,8 @@ ENVIRONMENT = {
 }
 STUDY_TAG, TRIAL_TAG, SYNCED_TAG = "ganstudy.folder", "ganstudy.trial_id", "ganstudy.synced_to"
 BEGUN_TAG = "ganstudy.begun"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow opens an experiment on pages for language-model traces."""
 RUN_STATUS = {
     TrialStatus.COMPLETED: "FINISHED",
     TrialStatus.DIVERGED: "FINISHED",
@@ -111,7 +113,7 @@ class Tracker:
         experiment = MlflowClient(tracking_uri=self.uri).get_experiment_by_name(study)
         if experiment is None:
             raise LookupError(f"nothing of {self.folder} is tracked yet")
-        return f"/#/experiments/{experiment.experiment_id}"
+        return f"/#/experiments/{experiment.experiment_id}/runs"
 
     def _connect(self, study: str) -> Any:
         """Return a client, having found or made experiment and parent run."""
@@ -124,7 +126,9 @@ class Tracker:
             artifacts = None
             if self.uri.startswith("sqlite:///"):
                 artifacts = (self.folder.parent / "mlartifacts" / study).as_uri()
-            self._experiment = client.create_experiment(study, artifact_location=artifacts)
+            self._experiment = client.create_experiment(
+                study, artifact_location=artifacts, tags=EXPERIMENT_TAGS
+            )
         else:
             self._experiment = experiment.experiment_id
         found = client.search_runs(
@@ -258,6 +262,8 @@ def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     address = f"http://127.0.0.1:{port}"
+    # Ended by SIGTERM it ends like by Ctrl-C, its server included.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A session of its own, since the server leaves its worker behind when it alone is ended.
     server = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
