@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
@@ -51,7 +52,7 @@ class StudyError(ValueError):
         return StudyError(".".join(part for part in (prefix, self.path) if part), self.rule)
 
 
-class Component:
+class Component(ABC):
     """Base of everything registered; `name` is the key in its registry."""
 
     name: ClassVar[str] = ""

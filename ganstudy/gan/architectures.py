@@ -7,6 +7,7 @@ A generator maps latents (batch, latent_dim) to images (batch, channels, height,
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -28,13 +29,13 @@ class Architecture(Component):
 
     latent_dim: int
 
+    @abstractmethod
     def generator(self, image_shape: ImageShape) -> nn.Module:
         """Return the generator; raises ValueError for a shape it cannot make."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     def discriminator(self, image_shape: ImageShape) -> nn.Module:
         """Return the discriminator; raises ValueError for a shape it cannot read."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     def latents(self, count: int, rng: torch.Generator) -> Tensor:
         """Draw `count` latents from the prior N(0, I), (count, latent_dim)."""

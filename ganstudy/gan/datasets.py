@@ -7,6 +7,7 @@ checkpoints and configurations are chosen on `select`, numbers are told on `repo
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -37,9 +38,9 @@ class Labelled(NamedTuple):
 class Dataset(Component):
     """A set of images with three disjoint splits."""
 
+    @abstractmethod
     def load(self) -> dict[Split, Labelled]:
         """Read every split; call `split_of` instead, which reads once per process."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
     def check(self) -> None:
         """Raise ValueError if what the data is read from is not there; must be quick."""

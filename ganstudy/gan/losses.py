@@ -5,6 +5,7 @@ Every loss takes logits, never probabilities, and averages over the batch.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ class Loss(Component):
     generator_reads_real: ClassVar[bool] = False
     """Whether `generator` needs the logits on real images (relativistic losses do)."""
 
+    @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Return the discriminator's loss.
 
@@ -27,11 +29,10 @@ class Loss(Component):
             real_logits: Logits on real images, (batch, 1).
             fake_logits: Logits on generated images, (batch, 1).
         """
-        raise NotImplementedError  # pragma: no cover - abstract
 
+    @abstractmethod
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """Return the generator's loss; `real_logits` only where `generator_reads_real`."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
 
 LOSSES: Registry[Loss] = Registry("loss", Loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -20,9 +21,9 @@ class Optimizer(Component):
 
     lr: float
 
+    @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return torch's optimiser over `parameters`."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", Optimizer)

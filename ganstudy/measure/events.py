@@ -9,6 +9,7 @@ constant memory and time per point.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -47,9 +48,9 @@ class Watcher(Protocol):
 class Detector(Component):
     """A kind of failure with its definition's parameters; `name` is the event's kind."""
 
+    @abstractmethod
     def start(self, primary: Primary) -> Watcher:
         """Return a watcher for a new trial."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
 
 DETECTORS: Registry[Detector] = Registry("detector", Detector)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,9 +70,9 @@ class FeatureNetwork(Component):
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError where this network cannot serve `dataset`."""
 
+    @abstractmethod
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         """Return the network, trained first where it must be; weights are kept in `cache`."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
 
 FEATURES: Registry[FeatureNetwork] = Registry("feature network", FeatureNetwork)

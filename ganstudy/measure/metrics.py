@@ -7,6 +7,7 @@ least two rows. A score whose input is not finite does not exist: ValueError, ne
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -139,9 +140,9 @@ class Metric(Component):
     short: ClassVar[str]
     """How the stored name begins: `fd` in `fd_small_cnn_1k`."""
 
+    @abstractmethod
     def __call__(self, generated: Features, real: Features) -> Score:
         """Return the score of `generated` (n, d) against `real` (m, d)."""
-        raise NotImplementedError  # pragma: no cover - abstract
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)
