@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
@@ -52,7 +51,7 @@ class StudyError(ValueError):
         return StudyError(".".join(part for part in (prefix, self.path) if part), self.rule)
 
 
-class Component(ABC):
+class Component:
     """Base of everything registered; `name` is the key in its registry."""
 
     name: ClassVar[str] = ""
@@ -102,9 +101,9 @@ def only_text_keys(options: Mapping[Any, Any]) -> Mapping[str, Any]:
 class Registry(Generic[C]):
     """All components of one kind by name."""
 
-    def __init__(self, kind: str, base: type[C]) -> None:
+    def __init__(self, kind: str) -> None:
         """Make an empty registry; `kind` is the word users read ("loss")."""
-        self.kind, self.base = kind, base
+        self.kind = kind
         self._classes: dict[str, type[C]] = {}
         self._papers: dict[str, str] = {}
 

@@ -7,7 +7,7 @@ A generator maps latents (batch, latent_dim) to images (batch, channels, height,
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
@@ -24,7 +24,7 @@ Normalization = Literal["batch", "layer", "none"]
 Width = Annotated[int, Field(ge=1)]
 
 
-class Architecture(Component):
+class Architecture(Component, ABC):
     """A pair of networks for one image shape."""
 
     latent_dim: int
@@ -42,7 +42,7 @@ class Architecture(Component):
         return torch.randn(count, self.latent_dim, generator=rng)
 
 
-ARCHITECTURES: Registry[Architecture] = Registry("architecture", Architecture)
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 
 def normalization(kind: Normalization, channels: int) -> nn.Module:

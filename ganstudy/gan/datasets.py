@@ -7,7 +7,7 @@ checkpoints and configurations are chosen on `select`, numbers are told on `repo
 from __future__ import annotations
 
 import functools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +35,7 @@ class Labelled(NamedTuple):
     labels: Tensor | None
 
 
-class Dataset(Component):
+class Dataset(Component, ABC):
     """A set of images with three disjoint splits."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Dataset(Component):
         return None
 
 
-DATASETS: Registry[Dataset] = Registry("dataset", Dataset)
+DATASETS: Registry[Dataset] = Registry("dataset")
 
 
 @functools.lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ Every loss takes logits, never probabilities, and averages over the batch.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.functional import relu, softplus
 from ganstudy.registry import Component, Registry, component
 
 
-class Loss(Component):
+class Loss(Component, ABC):
     """What the two networks minimise."""
 
     generator_reads_real: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class Loss(Component):
         """Return the generator's loss; `real_logits` only where `generator_reads_real`."""
 
 
-LOSSES: Registry[Loss] = Registry("loss", Loss)
+LOSSES: Registry[Loss] = Registry("loss")
 
 
 @LOSSES.register("non_saturating", paper="Goodfellow et al. 2014, arXiv:1406.2661, section 3")

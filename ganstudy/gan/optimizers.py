@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -16,7 +16,7 @@ LearningRate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Optimizer(Component):
+class Optimizer(Component, ABC):
     """How one network's weights follow its gradient."""
 
     lr: float
@@ -26,7 +26,7 @@ class Optimizer(Component):
         """Return torch's optimiser over `parameters`."""
 
 
-OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", Optimizer)
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
 
 
 @OPTIMIZERS.register("adam", paper="Kingma & Ba 2015, arXiv:1412.6980")

@@ -41,7 +41,7 @@ class Regularizer(Component):
         """Change the discriminator right after its optimiser's step."""
 
 
-REGULARIZERS: Registry[Regularizer] = Registry("regularizer", Regularizer)
+REGULARIZERS: Registry[Regularizer] = Registry("regularizer")
 
 
 def input_gradient_norm(discriminator: Discriminator, images: Tensor) -> Tensor:

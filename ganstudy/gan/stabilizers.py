@@ -31,7 +31,7 @@ class Stabilizer(Component):
         """Move `average` towards `generator` after a generator update."""
 
 
-STABILIZERS: Registry[Stabilizer] = Registry("stabilizer", Stabilizer)
+STABILIZERS: Registry[Stabilizer] = Registry("stabilizer")
 
 
 @STABILIZERS.register("ema", paper="Yazici et al. 2019, arXiv:1806.04498; Karras et al. 2018")

@@ -9,7 +9,7 @@ constant memory and time per point.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -45,7 +45,7 @@ class Watcher(Protocol):
         """Take the next point; return an event that was just detected or has just ended."""
 
 
-class Detector(Component):
+class Detector(Component, ABC):
     """A kind of failure with its definition's parameters; `name` is the event's kind."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Detector(Component):
         """Return a watcher for a new trial."""
 
 
-DETECTORS: Registry[Detector] = Registry("detector", Detector)
+DETECTORS: Registry[Detector] = Registry("detector")
 
 
 class Episode:

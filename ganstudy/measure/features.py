@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,7 +62,7 @@ class Extractor:
         return np.concatenate(parts)
 
 
-class FeatureNetwork(Component):
+class FeatureNetwork(Component, ABC):
     """A way to turn images into features."""
 
     dimension: ClassVar[int]
@@ -75,7 +75,7 @@ class FeatureNetwork(Component):
         """Return the network, trained first where it must be; weights are kept in `cache`."""
 
 
-FEATURES: Registry[FeatureNetwork] = Registry("feature network", FeatureNetwork)
+FEATURES: Registry[FeatureNetwork] = Registry("feature network")
 
 
 def write_torch(path: Path, content: object) -> None:

@@ -7,7 +7,7 @@ least two rows. A score whose input is not finite does not exist: ValueError, ne
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -131,7 +131,7 @@ def diversity(generated: Features, real: Features) -> float:
     return float(pdist(generated).mean() / pdist(real).mean())
 
 
-class Metric(Component):
+class Metric(Component, ABC):
     """A named score of one pair of feature sets."""
 
     direction: ClassVar[Literal["minimize", "maximize"]]
@@ -145,7 +145,7 @@ class Metric(Component):
         """Return the score of `generated` (n, d) against `real` (m, d)."""
 
 
-METRICS: Registry[Metric] = Registry("metric", Metric)
+METRICS: Registry[Metric] = Registry("metric")
 
 BLOCKS = 5
 """Disjoint blocks of generated samples for the standard error of a Fréchet distance."""
