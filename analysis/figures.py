@@ -426,8 +426,9 @@ def sample_picks(study: Study, arm: str) -> list[Pick]:
     picks = []
     if len(ranked):
         picks.append(_pick("best", ranked.iloc[0], study, "samples_best"))
-    if len(ranked) > 1:
-        picks.append(_pick("median", ranked.iloc[len(ranked) // 2], study, "samples_best"))
+    middle = (len(trials) - 1) // 2  # of all trials, failures last
+    if 0 < middle < len(ranked):
+        picks.append(_pick("lower median", ranked.iloc[middle], study, "samples_best"))
     failed = trials[np.isinf(trials["score"])]
     if len(failed):
         picks.append(_pick("failed", failed.iloc[0], study, "samples"))

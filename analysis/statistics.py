@@ -68,9 +68,10 @@ def expected_best_of_k(values: ArrayLike, k: int) -> float:
 def median_best_of_k(values: ArrayLike, k: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return the median best of k configurations with an exact, distribution-free interval.
 
-    The value is the median of the minimum over all subsets of size k. The median best of k of the
-    population is its quantile p = 1 - 2^(-1/k), and the interval is that quantile's by binomial
-    order statistics; both its ends exist only up to k of about 0.19 n at 95 %.
+    The value is the median of the minimum over all subsets of size k (of an even number of them
+    the middle of the two middle ones, so that k = 1 gives the usual median). The median best of k
+    of the population is its quantile p = 1 - 2^(-1/k), and the interval is that quantile's by
+    binomial order statistics; both its ends exist only up to k of about 0.19 n at 95 %.
 
     Args:
         values: n scores, lower is better, +inf for a failure.
@@ -79,9 +80,11 @@ def median_best_of_k(values: ArrayLike, k: int, confidence: float = CONFIDENCE) 
     """
     scores = _sorted_scores(values)
     n = len(scores)
-    first = int(np.argmax(_min_exceeds(n, k)[1:] <= 0.5))
+    i = int(np.argmax(_min_exceeds(n, k)[1:] <= 0.5)) + 1
+    even = 2 * math.comb(n - i, k) == math.comb(n, k)
+    middle = (scores[i - 1] + scores[i]) / 2 if even else scores[i - 1]
     low, high = quantile_interval(scores, 1 - 2 ** (-1 / k), confidence)
-    return Estimate(float(scores[first]), low, high, n)
+    return Estimate(float(middle), low, high, n)
 
 
 def quantile_interval(

@@ -7,6 +7,7 @@ failed than the study allows, 2 wrong input, 3 the cluster was lost, 130 interru
 from __future__ import annotations
 
 import json
+import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
+# Without a terminal rich would cut tables to 80 columns.
+out = Console(width=None if sys.stdout.isatty() else 140)
+err = Console(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", metavar="STUDY")]
 StudyDir = Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")]
@@ -83,10 +86,11 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
     from ganstudy.study.plan import plan as plan_trials
 
     spec = read(study, overrides)
+    names = ", ".join(arm.name for arm in spec.arms)
     trials = "an adaptive search"
     if spec.design.sampler != "tpe":
         trials = f"{len(plan_trials(spec))} trials"
-    out.print(Text(f"{study}: fine, {len(spec.arms)} arms, {trials}"), soft_wrap=True)
+    out.print(Text(f"{study}: fine, {len(spec.arms)} arms ({names}), {trials}"), soft_wrap=True)
 
 
 @app.command()
@@ -203,6 +207,12 @@ def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
         same = ("sampler", "seeds", "seed")
         if any(getattr(old.design, key) != getattr(spec.design, key) for key in same):
             refuse("--extend: an adaptive study keeps its sampler and its seeds")
+    if spec.design.configs < old.design.configs:
+        refuse(
+            f"--extend: design.configs is {old.design.configs} in {directory} and "
+            f"{spec.design.configs} here; repeat what it was run with: "
+            f"--set design.configs={old.design.configs}"
+        )
     trial_id = lost(spec, folder)
     if trial_id is not None:
         refuse(
@@ -385,6 +395,8 @@ def ui(
         page = Tracker(directory, uri).experiment_url()
     except (LookupError, OSError) as error:
         refuse(str(error))
+
+    err.print(Text("starting MLflow's server, which takes some seconds ..."))
 
     def ready(address: str) -> None:
         out.print(Text(f"{address}{page}  (Ctrl-C ends it)"), soft_wrap=True)

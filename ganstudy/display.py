@@ -30,9 +30,11 @@ def duration(seconds: float) -> str:
 class Display:
     """Shows trials done, running and failed, each arm's best score so far, and the time left."""
 
-    def __init__(self, console: Console, trials: int, score: str, minimize: bool = True) -> None:
-        """Show a study of `trials` trials to go, whose primary score is `score`."""
-        self.console, self.trials, self.score = console, trials, score
+    def __init__(
+        self, console: Console, trials: int, score: str, minimize: bool = True, before: int = 0
+    ) -> None:
+        """Show `trials` trials to go after `before` finished ones; `score` is the primary one."""
+        self.console, self.trials, self.score, self.before = console, trials, score, before
         self._better = min if minimize else max
         self._begun = time.monotonic()
         self._progress: dict[str, float] = {}
@@ -40,6 +42,7 @@ class Display:
         self._running: set[str] = set()
         self._ended: dict[str, TrialStatus] = {}
         self._best: dict[str, float] = {}
+        self._trial_best: dict[str, float] = {}
         self._messages: list[str] = []
         self._live: Live | None = None
 
@@ -74,8 +77,12 @@ class Display:
         # The untrained generator's score is nobody's best.
         if math.isfinite(beat.score) and beat.discriminator_updates > 0:
             self._best[arm] = self._better(beat.score, self._best.get(arm, beat.score))
+            own = self._trial_best.get(beat.trial_id, beat.score)
+            self._trial_best[beat.trial_id] = self._better(beat.score, own)
         if beat.status.finished:
-            self._end(beat.trial_id, beat.status, f"{self.score} {beat.score:.4g}")
+            best = self._trial_best.get(beat.trial_id, math.nan)
+            told = f"{self.score} best {best:.4g}, last {beat.score:.4g}"
+            self._end(beat.trial_id, beat.status, told)
 
     def retried(self, trial: TrialSpec, reason: str) -> None:
         """A trial's process failed and the trial is tried again."""
@@ -97,7 +104,7 @@ class Display:
         self._ended[trial_id] = status
         self._progress[trial_id] = 1.0
         if self._live is None:
-            done = f"[{len(self._ended)}/{self.trials}]"
+            done = f"[{self.before + len(self._ended)}/{self.before + self.trials}]"
             line = Text(f"{done} {trial_id}: {status}, {what}{self._left()}")
             self.console.print(line, soft_wrap=True)
 
@@ -119,7 +126,8 @@ class Display:
         failed = counts[TrialStatus.FAILED]
         share = sum(self._progress.values()) / max(1, self.trials)
         head = Text.assemble(
-            f"{len(self._ended)} of {self.trials} trials done, {len(self._running)} running, ",
+            f"{self.before + len(self._ended)} of {self.before + self.trials} trials done, "
+            f"{len(self._running)} running, ",
             f"{counts[TrialStatus.DIVERGED]} diverged, ",
             (f"{failed} failed", "red" if failed else ""),
             f" · {duration(time.monotonic() - self._begun)}{self._left()}",

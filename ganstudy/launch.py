@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from analysis.report import write_report
 from ganstudy.display import Display
@@ -45,10 +46,18 @@ def launch(
         first()
         source = pending(run.spec, run.folder, max_trials)
         minimize = run.spec.measure.metrics[0].direction == "minimize"
-        display = Display(console, len(source), run.spec.measure.primary, minimize)
+        before = sum(row["status"].finished for row in run.folder.trial_rows())
+        display = Display(console, len(source), run.spec.measure.primary, minimize, before)
+        where = "in this process" if run.in_process else f"on Ray ({run.address or 'local'})"
+        console.print(
+            Text(f"{len(source)} trials {where}, recorded in {run.folder.folder}"), soft_wrap=True
+        )
         interrupted = _execute(run, display, source)
-        console.print("scoring each arm's best generator, writing the report ...")
-        trials = run.conclude()
+        if interrupted:
+            console.print("interrupted: writing tables and report ...")
+        else:
+            console.print("scoring each arm's best generator, writing the report ...")
+        trials = run.conclude(score=not interrupted)
         with run.phase("report"):
             write_report(run.folder.folder, run.folder.folder / "report.html")
         run.track()

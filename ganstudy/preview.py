@@ -47,8 +47,8 @@ def _cost(spec: StudySpec, trials: int) -> dict[str, Any]:
         "trial_seconds": work,
         "minutes": minutes,
         "text": f"about {minutes:.0f} min of training here, {slots} trials at a time, from "
-        f"{TIMED} timed updates of each arm at its defaults; evaluation adds to it, "
-        f"early ends take from it",
+        f"{TIMED} timed updates of each arm at its defaults; evaluation, and a minute or so "
+        f"of start-up, scoring and report, add to it; early ends take from it",
     }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
@@ -81,11 +82,17 @@ class Option:
     help: str
 
 
+MANY = 12
+"""Known names beyond which a list drowns the nearest one."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Return the rule for an unknown name, with the nearest right one first."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if near and len(known) > MANY:
+        return f"unknown {kind} {name!r}{hint}"
     listed = ", ".join(known) or "none"
     return f"unknown {kind} {name!r}{hint} (known: {listed})"
 
@@ -188,6 +195,9 @@ def translate(error: pydantic.ValidationError, kind: str, known: Iterable[str]) 
         return StudyError(path, unknown(kind, first["loc"][-1], known))
     if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return StudyError(path, f"required {kind} is missing")
+    if first["type"] == "literal_error":
+        choices = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+        return StudyError(path, unknown("value", first["input"], choices))
     rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     shown = json.dumps(first["input"], default=repr)
     return StudyError(path, f"{rule}, got {shown}")

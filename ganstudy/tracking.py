@@ -14,12 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
@@ -265,25 +266,28 @@ def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     # Ended by SIGTERM it ends like by Ctrl-C, its server included.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A session of its own, since the server leaves its worker behind when it alone is ended.
-    server = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        _wait_until_healthy(server, address)
-        ready(address)
-        server.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        ) as server,
+    ):
+        try:
+            _wait_until_healthy(server, address, log)
+            ready(address)
+            server.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
+def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: IO[str]) -> None:
     for _ in range(600):
         if server.poll() is not None:
-            raise OSError(f"MLflow's server ended with code {server.returncode}")
+            log.seek(0)
+            raise OSError(f"MLflow's server did not start: {log.read()[-500:]}")
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=2):
                 return

@@ -97,7 +97,7 @@ def test_python_tags_are_never_executed(tmp_path):
 
 def test_check_and_plan(tiny, write_study):
     study = write_study(tiny)
-    assert "2 arms, 4 trials" in invoke("check", study).stdout
+    assert "2 arms (non_saturating, wgan_gp), 4 trials" in invoke("check", study).stdout
     plan = json.loads(invoke("plan", study, "--json").stdout)
     assert plan["trials_total"] == 4
     assert plan["tells"]["largest_k_with_interval"] == 0

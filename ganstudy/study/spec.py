@@ -179,7 +179,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise StudyError("", f"not UTF-8 text (byte {error.start})") from None
     except DuplicateKeyError as error:
-        raise StudyError("", f"{error.problem}{_line(error)}") from None
+        problem = str(error.problem).partition(" with value")[0]
+        raise StudyError("", f"{problem}{_line(error)}") from None
     except ConstructorError as error:
         raise StudyError("", f"YAML tags are not allowed: {error.problem}{_line(error)}") from None
     except (YAMLError, ValueError) as error:
@@ -214,6 +215,11 @@ def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
             value = YAML(typ="safe", pure=True).load(text)
         except (YAMLError, ValueError):
             raise StudyError("--set", f"the value of {key} is not valid YAML: {text!r}") from None
+        root, _, rest = key.partition(".")
+        if root == "arms" and rest.partition(".")[0] not in data.get("arms", {}):
+            # A slip would silently make one more arm.
+            rule = unknown("arm", rest.partition(".")[0], data.get("arms", {}))
+            raise StudyError("--set", rule)
         data = merge_plain(data, nested(key, value))
     spec = parse_study(data)
     check(spec)
@@ -289,7 +295,10 @@ def _check_swept(arm: Arm, key: str, value: Any) -> None:
     try:
         _check_train(arm.train({key: value}, 0))
     except StudyError as error:
-        raise StudyError("", f"{error.rule} (at the value {value!r})") from None
+        # The top of a range is built just below it, where the highest draw can lie.
+        shown = f"{value:.6g}" if isinstance(value, float) else repr(value)
+        rule = error.rule.partition(", got ")[0]
+        raise StudyError("", f"{rule} (at the value {shown})") from None
 
 
 def _check_together(arm: Arm) -> None:

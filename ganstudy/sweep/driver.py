@@ -107,10 +107,17 @@ class Run:
             source, self.folder, display, self.spec.retries, self.spec.resources, self.address
         )
 
-    def conclude(self) -> list[dict[str, Any]]:
-        """Write the tables and the scores of the best generators; return trials.parquet's rows."""
+    def conclude(self, *, score: bool) -> list[dict[str, Any]]:
+        """Write the tables and return the rows of trials.parquet.
+
+        Args:
+            score: Whether to score the arms' best generators on the report split, which takes
+                half a minute: nobody waits for it after Ctrl-C.
+        """
         with self.phase("compact"):
             trials = self.folder.compact()
+        if not score:
+            return trials
         with self.phase("reported"):
             self.folder.write_reported(reported(self.spec, self.folder, trials))
         return trials

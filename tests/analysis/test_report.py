@@ -49,8 +49,8 @@ def test_failures_are_plus_infinity_in_every_figure(synthetic):
     dots = figures.score_distribution_data(study).dots
     assert [d.score for d in dots if d.arm == "a"] == [10.0, 20.0, 30.0, INF]
     (a, b) = figures.budget_curve_data(study)
-    assert a.median == [20.0, 10.0, 10.0, 10.0]
-    assert b.median == [19.0, 11.0, 11.0, 11.0]
+    assert a.median == [25.0, 15.0, 10.0, 10.0]
+    assert b.median == [26.0, 15.0, 11.0, 11.0]
     assert a.largest_k == 0
     assert a.low == [None] * 4
     curves = figures.training_curves_data(study, "a")
@@ -71,7 +71,7 @@ def test_samples_show_best_median_and_failed(synthetic):
     picks = figures.sample_picks(study, "a")
     assert [(p.why, p.trial_id) for p in picks] == [
         ("best", "a-c00-s0"),
-        ("median", "a-c01-s0"),
+        ("lower median", "a-c01-s0"),
         ("failed", "a-c03-s0"),
     ]
 
@@ -81,7 +81,7 @@ def test_the_table_of_arms_holds_n_failures_and_intervals(synthetic):
     rows = {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.rows}
     assert rows["a"]["failed"] == "1 of 4 [1%, 81%]"
     assert rows["b"]["failed"] == "0 of 4 [0%, 60%]"
-    assert rows["a"]["median"] == "20 [none]"
+    assert rows["a"]["median"] == "25 [none]"
     assert rows["b"]["best"] == "11"
 
 

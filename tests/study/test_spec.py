@@ -48,7 +48,7 @@ WRONG = [
     ("space/loss", {"choice": ["hinge", "hing"]}, "space.loss", "did you mean 'hinge'"),
     ("design/config", 3, "design.config", "did you mean 'configs'"),
     ("design/configs", 0, "design.configs", "greater than or equal to 1"),
-    ("design/sampler", "randm", "design.sampler", "'random'"),
+    ("design/sampler", "randm", "design.sampler", "did you mean 'random'"),
     ("design/sampler", "grid", "space.generator_optimizer.lr", "choices"),
     ("design/seeds", [], "design.seeds", "at least 1"),
     ("measure/metrics", ["fid"], "measure.metrics.0", "unknown metric"),
@@ -140,6 +140,8 @@ def test_set_changes_one_key_and_is_checked(tiny, write_study):
     assert spec.design.configs == 3
     with pytest.raises(StudyError, match="design.config: unknown key"):
         load_study(path, ["design.config=3"])
+    with pytest.raises(StudyError, match="unknown arm 'wgan_pg'; did you mean 'wgan_gp'"):
+        load_study(path, ["arms.wgan_pg.loss=hinge"])
     with pytest.raises(StudyError, match="KEY=VALUE"):
         load_study(path, ["design.configs"])
 
