@@ -222,6 +222,9 @@ class StudyFolder:
             self.folder.mkdir(parents=True)
         elif not found or found - UNBEGUN:
             raise FileExistsError(self.folder)
+        else:
+            for name in found - {"trials", "driver.lock"}:
+                (self.folder / name).unlink()
         (self.folder / "trials").mkdir(exist_ok=True)
 
     def lock(self) -> None:

@@ -216,7 +216,8 @@ class TrialRun:
 
     def step(self) -> TrialRecord:
         """Train up to the next evaluation, evaluate, record; return the record."""
-        begun, points = time.monotonic(), []  # type: tuple[float, list[Point]]
+        begun = time.monotonic()
+        points: list[Point] = []
         budget = self.spec.train.discriminator_updates
         stop = None
         if self.record.points:

@@ -62,7 +62,8 @@ class Episode:
     def __init__(self, kind: str, patience: int) -> None:
         """Follow one condition of one trial."""
         self.kind, self.patience = kind, patience
-        self._streak, self._onset, self._event = 0, 0, None  # type: tuple[int, int, Event | None]
+        self._streak = self._onset = 0
+        self._event: Event | None = None
 
     def update(
         self, at: int, holds: bool, severity: float, evidence: Mapping[str, Any]
@@ -91,7 +92,8 @@ class Together:
     def __init__(self, *prefixes: str) -> None:
         """Wait for one point per prefix; a name begins with its prefix."""
         self.prefixes = prefixes
-        self._at, self._values = -1, {}  # type: tuple[int, dict[str, float]]
+        self._at = -1
+        self._values: dict[str, float] = {}
 
     def add(self, point: Point) -> dict[str, float] | None:
         """Return prefix -> value once the last of them has come, else None."""
