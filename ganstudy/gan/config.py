@@ -104,9 +104,12 @@ class TrainConfig:
             if key not in known:
                 raise StudyError(str(key), unknown("key", key, known))
         plain = expand_shorthands(data)
-        built: dict[str, Any] = {
-            key: at(key, registry.parse, plain[key]) for key, registry in SINGLE.items()
-        }
+        built: dict[str, Any] = {}
+        for key, registry in SINGLE.items():
+            try:
+                built[key] = registry.parse(plain[key])
+            except StudyError as error:
+                raise error.under(written(key, error.path, data)) from None
         for key, registry in MANY.items():
             built[key] = at(key, parse_many, registry, plain[key])
         numbers = {k: v for k, v in plain.items() if k not in built}
@@ -126,6 +129,13 @@ def at(path: str, build: Callable[..., T], *arguments: Any, **options: Any) -> T
         return build(*arguments, **options)
     except StudyError as error:
         raise error.under(path) from None
+
+
+def written(key: str, option: str, data: Mapping[str, Any]) -> str:
+    """Return the key under which a user wrote `option`: `optimizer` for both networks' too."""
+    both = named(data.get("optimizer", {}))
+    own = named(data.get(key, {})) if key.endswith("_optimizer") else {option: None}
+    return "optimizer" if option in both and option not in own else key
 
 
 def parse_many(registry: Registry[Any], value: object) -> tuple[Any, ...]:

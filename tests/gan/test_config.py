@@ -55,7 +55,8 @@ def test_regularizers_merge_by_name_and_null_removes():
         ({"n_critic": 0}, "n_critic"),
         ({"n_critic": 1.5}, "n_critic"),
         ({"memory_format": "nhwc"}, "memory_format"),
-        ({"optimizer": {"momentum": 0.9}}, "generator_optimizer.momentum"),
+        ({"optimizer": {"momentum": 0.9}}, "optimizer.momentum"),
+        ({"generator_optimizer": {"momentum": 0.9}}, "generator_optimizer.momentum"),
     ],
 )
 def test_errors_name_the_path(settings, path):
