@@ -70,6 +70,7 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
     arms = len(study.arms)
     n = str(fewest) if fewest == most else f"{fewest} to {most}"
     pairs = math.comb(arms, 2)
+    counted = f"{pairs} comparison{'s' if pairs > 1 else ''}"
     smallest = min(1.0, 2 * 0.5**most * pairs)
     start = (
         f"This study cannot tell its {arms} arms apart: with {n} "
@@ -81,9 +82,9 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
             if smallest >= 1
             else f"even an arm that won every pair would have reached only p = {smallest:.2g}"
         )
-        return f"{start}, {possible} over {pairs} comparisons."
+        return f"{start}, {possible} over {counted}."
     least = min((c.p for c in comparisons(study)), default=1.0)
     return (
         f"{start}, no difference is larger than chance would make it (smallest adjusted "
-        f"p = {least:.2g} over {pairs} comparisons); that is no proof that they are equal."
+        f"p = {least:.2g} over {counted}); that is no proof that they are equal."
     )
