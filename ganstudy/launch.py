@@ -49,9 +49,8 @@ def launch(
         before = sum(row["status"].finished for row in run.folder.trial_rows())
         display = Display(console, len(source), run.spec.measure.primary, minimize, before)
         where = "in this process" if run.in_process else f"on Ray ({run.address or 'local'})"
-        console.print(
-            Text(f"{len(source)} trials {where}, recorded in {run.folder.folder}"), soft_wrap=True
-        )
+        todo = f"{len(source)} trials {where}" if len(source) else "no trial is left to run"
+        console.print(Text(f"{todo}, recorded in {run.folder.folder}"), soft_wrap=True)
         interrupted = _execute(run, display, source)
         if interrupted:
             console.print("interrupted: writing tables and report ...")
