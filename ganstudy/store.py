@@ -38,6 +38,8 @@ from ganstudy.records import (
 )
 
 RECORD, FAILURE, TRACEBACK = "record.json", "failed.json", "traceback.txt"
+FINISHED_BY = "finished_by"
+"""In a trial's folder: the name of the attempt that finished first."""
 UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
@@ -87,6 +89,15 @@ class Attempt:
         for path in self.folder.iterdir():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+    def claim(self) -> bool:
+        """Claim, once finished, to be the attempt that counts; whether none had done so before."""
+        try:
+            with (self.folder.parent / FINISHED_BY).open("x", encoding="utf-8") as claim:
+                claim.write(self.folder.name)
+        except FileExistsError:
+            return False
+        return True
 
     def drop_earlier(self) -> None:
         """Delete the files of earlier attempts, which this finished one replaces; keep records."""
@@ -141,7 +152,15 @@ class TrialFolder:
         """
         recorded = [(a, record) for a in self.attempts() if (record := a.read()) is not None]
         finished = [pair for pair in recorded if pair[1].result.status.finished]
-        return finished[0] if finished else recorded[-1] if recorded else None
+        claimed = [pair for pair in finished if pair[0].folder.name == self._finished_by()]
+        # A kill between the last record and the claim leaves a finished attempt unclaimed.
+        return next(iter(claimed or finished or recorded[-1:]), None)
+
+    def _finished_by(self) -> str:
+        try:
+            return (self.folder / FINISHED_BY).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def new_attempt(self) -> Attempt:
         """Make the next attempt's folder; two processes never get the same one."""

@@ -224,8 +224,9 @@ class TrialRun:
             due = min(budget, self._at() + self.spec.measure.every)
             while self._at() < due and stop is None:
                 signals = self.trainer.advance(min(READ_EVERY, due - self._at()))
-                points += self._points(signals)
-                stop = self._stopping(points[-len(signals) :])
+                read = self._points(signals)
+                points += read
+                stop = self._stopping(read)
         trained = time.monotonic()
         images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
         scores = self._points(self._measure(images))
@@ -330,7 +331,7 @@ class TrialRun:
         kept = {n: w for n, w in self._kept.items() if n in files.values() and n not in new}
         self.attempt.save(self.record, kept | new)
         self._kept = {}
-        if status.finished:
+        if status.finished and self.attempt.claim():
             self.attempt.drop_earlier()
 
 

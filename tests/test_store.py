@@ -77,6 +77,20 @@ def test_the_first_finished_attempt_counts_else_the_newest(folder):
     assert trial.latest()[0].folder == third.folder
 
 
+def test_an_orphans_late_end_never_replaces_what_was_told(folder):
+    trial = folder.trial("a-c00-s0")
+    orphan, second = trial.new_attempt(), trial.new_attempt()
+    for attempt, updates in ((second, 9), (orphan, 8)):
+        names = {"samples": "s.png"}
+        attempt.save(
+            record(TrialStatus.COMPLETED, updates, **names), {"s.png": lambda p: p.write_text("")}
+        )
+        if attempt.claim():
+            attempt.drop_earlier()
+    assert trial.latest()[0].folder == second.folder
+    assert (second.folder / "s.png").exists()
+
+
 def test_compact_tells_pending_running_interrupted_and_failed(folder):
     trial = folder.trial("a-c00-s0")
     assert folder.compact()[0]["status"] is TrialStatus.PENDING

@@ -224,7 +224,11 @@ def check_cluster(resources: Resources, address: str) -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Start a local Ray on loopback, or connect to the cluster at `address`."""
+    """Start a local Ray that ends with the block, or connect to the cluster at `address`.
+
+    Raises:
+        ClusterError: If there is none at `address`.
+    """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
