@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -57,6 +58,12 @@ def write_atomically(path: Path, write: Writer) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def cache_folder() -> Path:
+    """Return where decoded data and trained weights are kept: $GANSTUDY_CACHE or the user's."""
+    chosen = os.environ.get("GANSTUDY_CACHE") or platformdirs.user_cache_dir("ganstudy")
+    return Path(chosen).absolute()
 
 
 def write_text(path: Path, text: str) -> None:

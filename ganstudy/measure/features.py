@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import platformdirs
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -27,15 +25,10 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad, relu6
 from ganstudy.gan.datasets import Dataset, normalize
 from ganstudy.gan.seeding import derive, seeded_init
 from ganstudy.registry import Component, Registry, component
+from ganstudy.store import cache_folder as cache_folder
 from ganstudy.store import write_atomically
 
 BATCH = 250
-
-
-def cache_folder() -> Path:
-    """Return where trained feature networks are kept: $GANSTUDY_CACHE or the user's cache."""
-    chosen = os.environ.get("GANSTUDY_CACHE") or platformdirs.user_cache_dir("ganstudy")
-    return Path(chosen).absolute()
 
 
 @dataclass(frozen=True)
