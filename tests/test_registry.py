@@ -6,7 +6,9 @@ from ganstudy.catalog import REGISTRIES, study_schema
 from ganstudy.registry import StudyError
 
 ALL = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
-REQUIRED = {"image_folder": {"path": "anywhere"}}
+REQUIRED = {
+    name: {"path": "anywhere"} for name in ("celeba", "cifar10", "image_folder", "mnist", "npz")
+}
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
