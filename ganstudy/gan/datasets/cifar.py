@@ -87,22 +87,48 @@ class CIFAR10(Dataset):
         rule = _broken_rule(batch)
         if rule:
             raise refused(path, rule, REMEDY)
-        images = torch.from_numpy(batch[b"data"].copy()).view(-1, 3, 32, 32)
+        images = torch.from_numpy(batch[b"data"].array.copy()).view(-1, 3, 32, 32)
         return Labelled(images, torch.tensor(batch[b"labels"]))
 
 
+class _Bytes:
+    """Stands in for `numpy.dtype` while a batch is read: of bytes, or refused."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in (b"u1", "u1"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of uint8")
+
+    def __setstate__(self, state: object) -> None:
+        """Nothing is left to be set."""
+
+
+class _Array:
+    """Stands in for an array of bytes while a batch is read.
+
+    numpy's own `__setstate__` trusts what it is given, down to pointers.
+    """
+
+    def __init__(self, *_: object) -> None:
+        self.array = np.empty(0, dtype=np.uint8)
+
+    def __setstate__(self, state: tuple[object, tuple[int, ...], object, bool, bytes]) -> None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _Bytes) or fortran:
+            raise pickle.UnpicklingError("it holds an array in another layout")
+        self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
 class _NumbersOnly(pickle.Unpickler):
-    """An unpickler that knows of numpy's arrays and of nothing else."""
+    """An unpickler that knows of arrays of bytes and of nothing else, and runs nothing."""
 
     GLOBALS: ClassVar[Mapping[tuple[str, str], Any]] = {
-        # As the files name it; where numpy has it by now, an array itself tells.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): _Bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an array is rebuilt with, or refuse."""
+        """Return the stand-in for a global, or refuse."""
         if (module, name) not in self.GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not read")
         return self.GLOBALS[module, name]
@@ -112,12 +138,13 @@ def _broken_rule(batch: object) -> str:
     """Return which rule of a batch `batch` breaks, empty if none."""
     data = batch.get(b"data") if isinstance(batch, dict) else None
     labels = batch.get(b"labels") if isinstance(batch, dict) else None
-    if not isinstance(data, np.ndarray) or not isinstance(labels, list):
+    if not isinstance(data, _Array) or not isinstance(labels, list):
         return "must hold a dict with the array `data` and the list `labels`"
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS or not len(data):
-        return f"`data` must be (n, {PIXELS}) uint8, got {data.shape} {data.dtype}"
-    if len(labels) != len(data):
-        return f"holds {len(labels)} labels for {len(data)} images"
+    shape = data.array.shape
+    if len(shape) != 2 or shape[1] != PIXELS or not shape[0]:
+        return f"`data` must be (n, {PIXELS}), got {shape}"
+    if len(labels) != shape[0]:
+        return f"holds {len(labels)} labels for {shape[0]} images"
     if not all(isinstance(label, int) and 0 <= label < CLASSES for label in labels):
         return f"labels must be whole numbers from 0 to {CLASSES - 1}"
     return ""
