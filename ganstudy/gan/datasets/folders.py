@@ -192,7 +192,8 @@ class CelebA(Dataset):
 def _by_listing(paths: Sequence[Path], listing: Path) -> dict[Split, list[Path]]:
     """Return `paths` by the split that each line of `listing`, "name number", gives them."""
     splits: dict[str, Split] = {}
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
+    text = listing.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
         name, _, part = line.partition(" ")
         if part.strip() not in {"0", "1", "2"}:
             rule = f"line {number} must be a name and 0, 1 or 2, got {line[:80]!r}"
