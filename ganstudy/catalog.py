@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from ganstudy.gan.architectures import ARCHITECTURES
+from ganstudy.gan.config import MemoryFormat, Precision
 from ganstudy.gan.datasets import DATASETS
 from ganstudy.gan.losses import LOSSES
-from ganstudy.gan.optimizers import OPTIMIZERS
+from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.regularizers import REGULARIZERS
 from ganstudy.gan.stabilizers import STABILIZERS
 from ganstudy.measure.events import DETECTORS
@@ -24,6 +25,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "regularizer": REGULARIZERS,
     "stabilizer": STABILIZERS,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "features": FEATURES,
     "metric": METRICS,
     "detector": DETECTORS,
@@ -35,6 +37,7 @@ ONE: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
     "generator_optimizer": OPTIMIZERS,
     "discriminator_optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
 }
 WHOLE = {"type": "integer", "minimum": 1}
 
@@ -81,9 +84,12 @@ def _settings() -> dict[str, Any]:
     """Return the schema of the keys of `base` and of an arm."""
     keys: dict[str, Any] = {key: _one(registry) for key, registry in ONE.items()}
     keys |= {"regularizers": _many(REGULARIZERS), "stabilizers": _many(STABILIZERS)}
-    keys |= {"n_critic": WHOLE, "batch_size": WHOLE}
+    keys |= {"n_critic": WHOLE, "generator_steps": WHOLE, "batch_size": WHOLE}
+    keys |= {"flips": {"type": "boolean"}, "compile": {"type": "boolean"}}
+    keys["precision"] = {"enum": list(get_args(Precision))}
+    keys["data_seed"] = {"type": ["integer", "null"], "minimum": 0}
     keys["ttur_ratio"] = {"type": "number", "exclusiveMinimum": 0}
-    keys["memory_format"] = {"enum": ["channels_last", "contiguous"]}
+    keys["memory_format"] = {"enum": list(get_args(MemoryFormat))}
     keys["budget"] = _mapping({"discriminator_updates": WHOLE})
     if set(keys) != TRAIN_KEYS:
         raise AssertionError(f"the schema forgets {set(keys) ^ TRAIN_KEYS}")

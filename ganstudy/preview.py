@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
-from ganstudy.gan.trainer import GanTrainer
+from ganstudy.gan.trainer import build_trainer
 from ganstudy.study.plan import DEFAULT_CONFIG, configs, plan
 from ganstudy.study.spec import Arm, StudySpec
 
@@ -54,7 +54,7 @@ def _cost(spec: StudySpec, trials: int) -> dict[str, Any]:
 
 def _seconds_per_update(arm: Arm, threads: int) -> float:
     torch.set_num_threads(threads)
-    trainer = GanTrainer(arm.train({}, 0))
+    trainer = build_trainer(arm.train({}, 0))
     trainer.advance(WARM_UP)
     begun = time.perf_counter()
     trainer.advance(TIMED)

@@ -169,11 +169,8 @@ class Registry(Generic[C]):
             if default is MISSING or default is PydanticUndefined:
                 default = "required"
             found.append(Option(field.name, str(field.type), default, text))
-        described = self.schema(name).get("properties", {})
-        return [
-            Option(o.name, o.type, o.default, described.get(o.name, {}).get("description", o.help))
-            for o in found
-        ]
+        helps = _helps(self.get(name))
+        return [Option(o.name, o.type, o.default, helps.get(o.name) or o.help) for o in found]
 
     def paper(self, name: str) -> str:
         """Return the source of `name`: authors, year, arXiv id."""
@@ -185,6 +182,16 @@ class Registry(Generic[C]):
 
     def _listed(self) -> str:
         return ", ".join(self.names())
+
+
+def _helps(cls: type[Component]) -> dict[str, str]:
+    """Return option -> its sentence, inherited ones included (pydantic forgets those)."""
+    helps: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for name, field in vars(base).get("__pydantic_fields__", {}).items():
+            if field.description:
+                helps[name] = field.description
+    return helps
 
 
 def translate(error: pydantic.ValidationError, kind: str, known: Iterable[str]) -> StudyError:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganstudy.gan.config import TrainConfig
-from ganstudy.gan.trainer import GanTrainer, Trainer, auc
+from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, auc, build_trainer
 from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
 from ganstudy.measure.features import write_torch
 from ganstudy.measure.protocol import MeasureConfig, evaluator
@@ -164,7 +164,7 @@ def trial_steps(
     torch.set_num_threads(max(1, spec.cpu))
     attempt = folder.new_attempt()
     try:
-        run = TrialRun(spec, attempt, latest, trainer or GanTrainer(spec.train, spec.device))
+        run = TrialRun(spec, attempt, latest, trainer or build_trainer(spec.train, spec.device))
         while not run.record.result.status.finished:
             yield _beat(spec, run.step())
     except Exception:
@@ -302,7 +302,7 @@ class TrialRun:
         new[files["config"]] = partial(_write_bytes, content=config)
         files["samples"] = f"samples-{at:07d}.png"
         new[files["samples"]] = grid
-        if isinstance(self.trainer, GanTrainer):
+        if isinstance(self.trainer, NetworkTrainer):
             files["generator_last"] = f"generator-{at:07d}.pt"
             weights = self.trainer.generator_state_dict()
             new[files["generator_last"]] = partial(write_torch, content=weights)

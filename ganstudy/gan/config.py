@@ -6,17 +6,18 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from ganstudy.gan.architectures import ARCHITECTURES, Architecture
 from ganstudy.gan.datasets import DATASETS, Dataset
-from ganstudy.gan.losses import LOSSES, Loss
-from ganstudy.gan.optimizers import OPTIMIZERS, Optimizer
+from ganstudy.gan.losses import LOSSES, Loss, Objective
+from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from ganstudy.gan.regularizers import REGULARIZERS, Regularizer
 from ganstudy.gan.stabilizers import STABILIZERS, Stabilizer
 from ganstudy.registry import Component, Registry, StudyError, only_text_keys, unknown
 
 MemoryFormat = Literal["channels_last", "contiguous"]
+Precision = Literal["float32", "bfloat16"]
 
 SINGLE: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
@@ -24,6 +25,7 @@ SINGLE: dict[str, Registry[Any]] = {
     "loss": LOSSES,
     "generator_optimizer": OPTIMIZERS,
     "discriminator_optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
 }
 """Keys that hold one component."""
 MANY: dict[str, Registry[Any]] = {"regularizers": REGULARIZERS, "stabilizers": STABILIZERS}
@@ -37,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "loss": "non_saturating",
     "generator_optimizer": "adam",
     "discriminator_optimizer": "adam",
+    "schedule": "constant",
     "regularizers": {},
     "stabilizers": {},
 }
@@ -47,36 +50,93 @@ class TrainConfig:
     """One run of one GAN, as built objects.
 
     Attributes:
-        regularizers: Of the discriminator, in the order of their names.
+        schedule: Of both networks' learning rates, over the budget.
+        regularizers: In the order of their names.
         n_critic: Discriminator updates per generator update.
+        generator_steps: Generator updates per discriminator update, the other way round.
         batch_size: Real images, and as many fakes, per update.
+        flips: Whether real training images are mirrored left-right with probability 1/2.
         discriminator_updates: The budget.
         memory_format: Layout of images and weights; channels_last is the faster one on CPU.
-        seed: Seed of every stream of randomness of the run.
+        precision: bfloat16 runs the networks under autocast; losses, penalties and weights stay
+            in float32.
+        compile: Whether torch.compile compiles the networks' training passes.
+        data_seed: Seed of the order of the data (and of flips); `seed` unless given.
+        seed: Seed of every other stream of randomness of the run.
     """
 
     dataset: Dataset
     architecture: Architecture
-    loss: Loss
+    loss: Objective
     generator_optimizer: Optimizer
     discriminator_optimizer: Optimizer
+    schedule: Schedule
     regularizers: tuple[Regularizer, ...] = ()
     stabilizers: tuple[Stabilizer, ...] = ()
     n_critic: int = 1
+    generator_steps: int = 1
     batch_size: int = 64
+    flips: bool = False
     discriminator_updates: int = 1000
     memory_format: MemoryFormat = "channels_last"
+    precision: Precision = "float32"
+    compile: bool = False
+    data_seed: int | None = None
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the plain numbers; components have checked themselves."""
-        for name in ("n_critic", "batch_size", "discriminator_updates"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise StudyError(name, f"must be a whole number of at least 1, got {value!r}")
-        if self.memory_format not in ("channels_last", "contiguous"):
-            rule = unknown("memory format", self.memory_format, ("channels_last", "contiguous"))
-            raise StudyError("memory_format", rule)
+        """Check the plain values, and what cannot go together; components checked themselves."""
+        for name in ("n_critic", "generator_steps", "batch_size", "discriminator_updates"):
+            _whole(name, getattr(self, name), least=1)
+        if self.data_seed is not None:
+            _whole("data_seed", self.data_seed, least=0)
+        for name in ("flips", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise StudyError(name, f"must be true or false, got {getattr(self, name)!r}")
+        for name, choices in (("memory_format", MemoryFormat), ("precision", Precision)):
+            if getattr(self, name) not in get_args(choices):
+                raise StudyError(name, unknown("value", getattr(self, name), get_args(choices)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse what no trainer could do, with the reason."""
+        differentiated = [r.name for r in self.regularizers if r.differentiates_input]
+        if self.compile and differentiated:
+            raise StudyError(
+                "compile",
+                f"excludes {differentiated[0]}: torch.compile has no double backward, which a "
+                f"penalty on gradients needs",
+            )
+        if self.n_critic > 1 and self.generator_steps > 1:
+            raise StudyError("generator_steps", "excludes n_critic > 1, its converse")
+        extrapolating = [o.extrapolates for o in self._optimizers()]
+        if any(extrapolating) and not all(extrapolating):
+            raise StudyError(
+                "optimizer", "extragradient moves both networks at once: name it for both"
+            )
+        if any(extrapolating) and self.n_critic * self.generator_steps > 1:
+            key = "n_critic" if self.n_critic > 1 else "generator_steps"
+            raise StudyError(key, "must be 1: extragradient moves both networks at once")
+        if not isinstance(self.loss, Loss):
+            self._check_without_game()
+
+    def _check_without_game(self) -> None:
+        """Refuse what needs a discriminator, for a model that has none."""
+        why = f"{self.loss.name} has no discriminator"
+        if self.regularizers:
+            raise StudyError(f"regularizers.{self.regularizers[0].name}", f"{why} to regularise")
+        played = [s.name for s in self.stabilizers if not s.averages]
+        if played:
+            raise StudyError(f"stabilizers.{played[0]}", f"{why} to play against")
+        if any(o.extrapolates for o in self._optimizers()):
+            raise StudyError("optimizer", f"{why}: extragradient needs a game of two")
+        if self.architecture.prior != "normal":
+            raise StudyError(
+                "architecture.prior", f"must be normal: {self.loss.name} is defined on N(0, I)"
+            )
+
+    def _optimizers(self) -> tuple[Optimizer, Optimizer]:
+        return self.generator_optimizer, self.discriminator_optimizer
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data from which `from_dict` builds an equal config."""
@@ -118,6 +178,11 @@ class TrainConfig:
     def canonical_json(self) -> str:
         """Return the one JSON text of this config: sorted keys, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise StudyError(name, f"must be a whole number of at least {least}, got {value!r}")
 
 
 T = TypeVar("T")

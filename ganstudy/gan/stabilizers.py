@@ -7,7 +7,7 @@ module it makes for the trainer, so that it is saved and resumed with everything
 from __future__ import annotations
 
 import copy
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +18,9 @@ from ganstudy.registry import Component, Registry, component
 
 class Stabilizer(Component):
     """A change to how the game is played."""
+
+    averages: ClassVar[bool] = False
+    """Whether all it does is to average the generator, which needs no discriminator."""
 
     def discriminator_input(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Return what the discriminator sees in place of `images` (real or fake, in training)."""
@@ -41,6 +44,8 @@ class ExponentialMovingAverage(Stabilizer):
 
     Parameters are averaged and buffers copied, as in StyleGAN; the average starts as a copy.
     """
+
+    averages: ClassVar[bool] = True
 
     halflife_images: Annotated[float, Field(gt=0)] = 5_000.0
     """Generated training images after which a weight's share in the average has halved."""

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganstudy.gan.architectures import Architecture, ImageShape
+from ganstudy.gan.architectures.base import EnergyDiscriminator
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.datasets import BatchSampler
+from ganstudy.gan.losses import Loss, Memory, Objective
 from ganstudy.gan.seeding import STREAMS, seeded_init, stream
 
 
@@ -22,6 +25,8 @@ class TrainerState:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     averages: nn.ModuleDict
+    memories: dict[str, Memory]
+    """What the loss and the regularisers remember, by component."""
     batches: BatchSampler
     streams: dict[str, torch.Generator]
     generator_updates: int = 0
@@ -35,11 +40,13 @@ class TrainerState:
         with seeded_init(config.seed, "init/generator"):
             generator = config.architecture.generator(shape)
         with seeded_init(config.seed, "init/discriminator"):
-            discriminator = config.architecture.discriminator(shape)
+            discriminator = build_discriminator(config.architecture, config.loss, shape)
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)  # type: ignore[call-overload]
         averages = {s.name: s.averaged(generator) for s in config.stabilizers}
         streams = {name: stream(config.seed, name) for name in STREAMS}
+        if config.data_seed is not None:
+            streams["data"] = stream(config.data_seed, "data")
         images = config.dataset.images("train")
         return cls(
             generator=generator,
@@ -49,7 +56,8 @@ class TrainerState:
                 discriminator.parameters()
             ),
             averages=nn.ModuleDict({k: v for k, v in averages.items() if v is not None}),
-            batches=BatchSampler(images, config.batch_size, streams["data"]),
+            memories=initial_memories(config, device),
+            batches=BatchSampler(images, config.batch_size, streams["data"], config.flips),
             streams=streams,
         )
 
@@ -66,6 +74,7 @@ class TrainerState:
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "averages": self.averages.state_dict(),
+            "memories": {name: dict(memory) for name, memory in self.memories.items()},
             "batches": self.batches.state_dict(),
             "streams": {name: rng.get_state() for name, rng in self.streams.items()},
             "generator_updates": self.generator_updates,
@@ -79,8 +88,37 @@ class TrainerState:
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         self.averages.load_state_dict(state["averages"])
+        for name, memory in self.memories.items():
+            for key, value in memory.items():
+                value.copy_(state["memories"][name][key])
         self.batches.load_state_dict(state["batches"])
         for name, rng in self.streams.items():
             rng.set_state(state["streams"][name])
         self.generator_updates = state["generator_updates"]
         self.discriminator_updates = state["discriminator_updates"]
+
+
+def build_discriminator(
+    architecture: Architecture, loss: Objective, shape: ImageShape
+) -> nn.Module:
+    """Return the network against the generator: a discriminator, or what the objective has.
+
+    Energy-based losses judge by the reconstruction error of an auto-encoder; a VAE has an encoder
+    in the discriminator's place, (batch, 2 latent_dim).
+    """
+    if not isinstance(loss, Loss):
+        return architecture.discriminator(shape, outputs=2 * architecture.latent_dim)
+    if loss.reconstruction_power:
+        return EnergyDiscriminator(architecture.auto_encoder(shape), loss.reconstruction_power)
+    return architecture.discriminator(shape)
+
+
+def initial_memories(config: TrainConfig, device: str) -> dict[str, Memory]:
+    """Return what each component remembers before the first update, on `device`."""
+    memories = {r.name: r.memory() for r in config.regularizers}
+    if isinstance(config.loss, Loss):
+        memories[config.loss.name] = config.loss.memory()
+    return {
+        name: {key: value.to(device) for key, value in memory.items()}
+        for name, memory in memories.items()
+    }

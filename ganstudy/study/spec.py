@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import AfterValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import YAMLError
+from torch import nn
 
 from ganstudy.gan.architectures import Architecture, ImageShape
 from ganstudy.gan.config import (
@@ -30,17 +32,17 @@ from ganstudy.gan.config import (
     merge,
 )
 from ganstudy.gan.datasets import Dataset
+from ganstudy.gan.losses import Loss, Objective
+from ganstudy.gan.state import build_discriminator
 from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig, whole
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown
 from ganstudy.study.space import Distribution, parse_distribution
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-TRAIN_KEYS = {
-    "dataset", "architecture", "loss", "regularizers", "stabilizers", "generator_optimizer",
-    "discriminator_optimizer", "n_critic", "batch_size", "memory_format", "budget", *SHORTHANDS,
-}  # fmt: skip
-"""Keys of `base` and of an arm; an arm also has `space`."""
+TRAIN_KEYS = {f.name for f in fields(TrainConfig)} - {"seed", "discriminator_updates"}
+TRAIN_KEYS |= {"budget", *SHORTHANDS}
+"""Keys of `base` and of an arm; an arm also has `space` and `recipe`."""
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -302,7 +304,7 @@ def _check_swept(arm: Arm, key: str, value: Any) -> None:
 
 
 def _check_together(arm: Arm) -> None:
-    """Build the corners of the space: keys may be right alone and wrong together."""
+    """Build every pair of ends: keys may be right alone and wrong together."""
     for key in arm.space:
         root = key.removesuffix(".name")
         options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
@@ -310,6 +312,9 @@ def _check_together(arm: Arm) -> None:
             raise StudyError(
                 options[0], f"excludes {key}: another component would not have this option"
             )
+    for one, other in itertools.combinations(arm.space, 2):
+        for values in itertools.product(arm.space[one].ends(), arm.space[other].ends()):
+            _check_train(arm.train(dict(zip((one, other), values, strict=True)), 0))
     for corner in (0, -1):
         _check_train(arm.train({key: d.ends()[corner] for key, d in arm.space.items()}, 0))
 
@@ -327,17 +332,50 @@ def _check_train(config: TrainConfig) -> None:
             "batch_size", f"{config.batch_size} is more than the {available} training images"
         )
     try:
-        _build_networks(config.architecture, shape)
+        networks(config.architecture, config.loss, shape)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
 
 
 @functools.lru_cache
-def _build_networks(architecture: Architecture, shape: ImageShape) -> None:
-    """Build both networks once, or raise the ValueError of what they cannot make."""
-    with torch.random.fork_rng(devices=[]):
-        architecture.generator(shape)
-        architecture.discriminator(shape)
+def networks(
+    architecture: Architecture, loss: Objective, shape: ImageShape
+) -> tuple[nn.Module, nn.Module]:
+    """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return architecture.generator(shape), build_discriminator(architecture, loss, shape)
+
+
+def notes(spec: StudySpec) -> list[str]:
+    """Return what is allowed and yet not what it may seem, each once, with the arms it is of."""
+    found: dict[str, list[str]] = {}
+    for arm in spec.arms:
+        configs = [arm.train({}, 0)]
+        for key, distribution in arm.space.items():
+            configs += [arm.train({key: value}, 0) for value in distribution.ends()]
+        for note in dict.fromkeys(note for config in configs for note in _notes(config)):
+            found.setdefault(note, []).append(arm.name)
+    return [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+
+
+def _notes(config: TrainConfig) -> Iterator[str]:
+    _, discriminator = networks(config.architecture, config.loss, config.dataset.image_shape)
+    batch_norms = nn.modules.batchnorm._BatchNorm
+    if any(isinstance(module, batch_norms) for module in discriminator.modules()):
+        for regularizer in config.regularizers:
+            if regularizer.differentiates_input:
+                yield (
+                    f"{regularizer.name} with batch norm in the discriminator: a logit then "
+                    f"depends on the whole batch, so that the gradient by an image is not that "
+                    f"of its own logit and the penalty is another than the paper's "
+                    f"(architecture.discriminator_normalization: layer or none avoids it)"
+                )
+    if not isinstance(config.loss, Loss):
+        yield (
+            f"{config.loss.name} has no discriminator: its budget is counted in generator "
+            f"updates, one per batch of real images, so that it sees as many images as an arm "
+            f"with as many discriminator updates; n_critic and generator_steps change nothing"
+        )
 
 
 def _check_grid(spec: StudySpec) -> None:

@@ -18,7 +18,7 @@ import torch
 from ruamel.yaml import YAML
 
 from ganstudy.display import Display
-from ganstudy.gan.trainer import GanTrainer
+from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
@@ -287,7 +287,7 @@ def _reported_trial(
     judges: Sequence[Evaluator],
     floors: Sequence[dict[str, float]],
 ) -> list[dict[str, Any]]:
-    trainer = GanTrainer(_spec_of(spec, trial).train)
+    trainer = build_trainer(_spec_of(spec, trial).train)
     weights = torch.load(
         folder.folder / trial["generator_best"], map_location="cpu", weights_only=True
     )

@@ -1,0 +1,118 @@
+"""What an architecture is, and the parts that several share.
+
+A generator maps latents (batch, latent_dim) to images (batch, channels, height, width) in
+[-1, 1]; a discriminator maps images to logits (batch, 1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ganstudy.registry import Component, Registry, component
+
+ImageShape = tuple[int, int, int]
+"""(channels, height, width)."""
+
+Normalization = Literal["batch", "layer", "none"]
+Initialization = Literal["own", "normal", "orthogonal", "xavier"]
+Prior = Literal["normal", "uniform"]
+Width = Annotated[int, Field(ge=1)]
+
+
+@component
+class Architecture(Component, ABC):
+    """A pair of networks for one image shape."""
+
+    latent_dim: Width = 64
+    """Dimension of the latent."""
+    prior: Prior = "normal"
+    """Distribution of the latent: N(0, I), or uniform on [-1, 1] in every dimension."""
+    initialization: Initialization = "own"
+    """First weights: own (what the architecture's paper does), normal (N(0, 0.02)), orthogonal
+    (gain 1; Saxe et al. 2014) or xavier (uniform; Glorot & Bengio 2010); biases from 0."""
+
+    @abstractmethod
+    def generator(self, image_shape: ImageShape) -> nn.Module:
+        """Return the generator; raises ValueError for a shape it cannot make."""
+
+    @abstractmethod
+    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+        """Return the discriminator; raises ValueError for a shape it cannot read.
+
+        Args:
+            image_shape: What it reads.
+            outputs: 1 for logits (batch, 1); more for an encoder, (batch, outputs).
+        """
+
+    def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
+        """Return an auto-encoder of images, for energy-based losses.
+
+        Its encoder is the discriminator's network, its decoder the generator's, as in BEGAN.
+        """
+        encoder = self.discriminator(image_shape, outputs=self.latent_dim)
+        return nn.Sequential(encoder, self.generator(image_shape))
+
+    def latents(self, count: int, rng: torch.Generator) -> Tensor:
+        """Draw `count` latents from the prior, (count, latent_dim)."""
+        if self.prior == "uniform":
+            return torch.rand(count, self.latent_dim, generator=rng) * 2 - 1
+        return torch.randn(count, self.latent_dim, generator=rng)
+
+
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+
+class EnergyDiscriminator(nn.Module):
+    """An auto-encoder as discriminator: logit = -mean |x - A(x)|^power over an image's pixels."""
+
+    def __init__(self, auto_encoder: nn.Module, power: int) -> None:
+        """Judge by the reconstruction error of `auto_encoder`."""
+        super().__init__()
+        self.auto_encoder, self.power = auto_encoder, power
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits, (batch, 1)."""
+        error = (images - self.auto_encoder(images)).flatten(1).abs()
+        return -error.pow(self.power).mean(dim=1, keepdim=True)
+
+
+def normalization(kind: Normalization, channels: int) -> nn.Module:
+    """Return the normalisation of a feature map with `channels` channels."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "layer":
+        # One group over all channels: layer norm of a feature map, safe under a gradient penalty.
+        return nn.GroupNorm(1, channels)
+    return nn.Identity()
+
+
+def apply_spectral_norm(network: nn.Module) -> nn.Module:
+    """Put torch's spectral-norm parametrization on every linear and convolution layer."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            spectral_norm(module)
+    return network
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, how: Initialization) -> nn.Module:
+    """Draw the first weights of `network` anew, before any parametrization; "own" leaves them."""
+    draw = {
+        "normal": lambda w: nn.init.normal_(w, 0.0, 0.02),
+        "orthogonal": nn.init.orthogonal_,
+        "xavier": nn.init.xavier_uniform_,
+    }
+    if how == "own":
+        return network
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            draw[how](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
