@@ -325,7 +325,27 @@ def test_a_cache_that_cannot_be_written_costs_time_only(cache):
     assert cache.parent.is_file()
 
 
-def test_writers_at_once_do_not_harm_each_other(tmp_path):
+def test_of_processes_that_start_at_once_one_decodes(tmp_path):
+    expected = {"images": noise(300, 1, 28, 28), "labels": np.arange(300)}
+    ready, made, seen = threading.Barrier(8), [], []
+
+    def make():
+        made.append(threading.get_ident())
+        time.sleep(0.1)
+        return dict(expected)
+
+    def work() -> None:
+        ready.wait()
+        found = shared(tmp_path / "set", make)
+        seen.append(all(np.array_equal(found[name], expected[name]) for name in expected))
+
+    together(work)
+    assert seen == [True] * 8
+    assert len(made) == 1
+
+
+def test_writers_without_a_lock_do_not_harm_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("filelock.FileLock.acquire", no_lock)
     expected = {"images": noise(300, 1, 28, 28), "labels": np.arange(300)}
     ready, seen = threading.Barrier(8), []
 
@@ -335,15 +355,22 @@ def test_writers_at_once_do_not_harm_each_other(tmp_path):
             found = shared(tmp_path / "set", lambda: dict(expected))
             seen.append(all(np.array_equal(found[name], expected[name]) for name in expected))
 
+    together(work)
+    assert seen == [True] * 40
+    names = sorted(path.name for path in (tmp_path / "set").iterdir())
+    assert names == ["images.npy", INDEX, "labels.npy"]
+
+
+def no_lock(*_) -> None:
+    raise NotImplementedError("a file system without locks")
+
+
+def together(work) -> None:
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == [True] * 40
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
-        "images.npy", INDEX, "labels.npy"
-    ]  # fmt: skip
 
 
 def test_processes_share_pages_and_none_writes_to_the_others(cache):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from ganstudy.store import write_atomically, write_text
 
 INDEX = "index.json"
 """Written last: the names of the arrays that make the folder whole."""
+LOCK = ".lock"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -22,16 +25,37 @@ def shared(folder: Path, make: Callable[[], Arrays]) -> Arrays:
     """Return what `make` makes, mapped from `folder` where any process made it before.
 
     The mapping is copy-on-write: pages are shared through the page cache until a process writes
-    to one, which then is its own. Writers of one folder must make the same arrays; then it does
-    not matter which of them come first. A folder that cannot be written, or was damaged, costs
-    the time to make the arrays anew.
+    to one, which then is its own. Of processes that start at once one makes the arrays and the
+    others wait for it. A folder that cannot be written, or was damaged, costs the time to make
+    the arrays anew.
     """
     found = _mapped(folder)
     if found is not None:
         return found
-    arrays = make()
+    with _alone(folder):
+        found = _mapped(folder)
+        return _kept(folder, make()) if found is None else found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Run a block in one process at a time; in all at once where no lock can be had."""
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _kept(folder: Path, arrays: Arrays) -> Arrays:
+    """Write `arrays` and return them mapped, or as they are where that cannot be."""
+    try:
         for name, array in arrays.items():
             write_atomically(folder / f"{name}.npy", partial(_save, array=array))
         write_text(folder / INDEX, json.dumps(sorted(arrays)))
