@@ -171,6 +171,7 @@ def render(study: Study) -> str:
         trials=_trial_rows(study),
         events=_event_rows(study),
         protocol=_protocol_rows(study),
+        notes=study.notes,
         parameters=_parameter_rows(study),
         provenance=study.provenance,
         settings=json.dumps(study.settings, indent=1, sort_keys=False),

@@ -91,6 +91,15 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
     if spec.design.sampler != "tpe":
         trials = f"{len(plan_trials(spec))} trials"
     out.print(Text(f"{study}: fine, {len(spec.arms)} arms ({names}), {trials}"), soft_wrap=True)
+    _print_notes(spec)
+
+
+def _print_notes(spec: StudySpec) -> None:
+    """Tell what is allowed and yet not what it may seem."""
+    from ganstudy.study.spec import notes
+
+    for note in notes(spec):
+        err.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 @app.command()
@@ -102,7 +111,8 @@ def plan(
     """Show what will run, what it will cost here, and what the design can and cannot tell."""
     from ganstudy.preview import preview
 
-    found = preview(read(study, overrides))
+    spec = read(study, overrides)
+    found = preview(spec)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -113,6 +123,7 @@ def plan(
     out.print(table)
     for line in found["cost"]["text"], *found["tells"]["text"]:
         out.print(Text(line), soft_wrap=True)
+    _print_notes(spec)
 
 
 def shown(value: object) -> str:
@@ -143,6 +154,7 @@ def run(
     if name is not None and not NAME.fullmatch(name):
         refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
     _check_resources(spec, address)
+    _print_notes(spec)
     directory = runs / (name or spec.study)
     folder = _extended(directory, spec) if extend else _created(directory)
     driver = _driver(spec, folder, tracking_uri, address, in_process)

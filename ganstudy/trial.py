@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +34,8 @@ READ_EVERY = 25
 """Discriminator updates between two reads of the training signals."""
 GRID_SIDE = 8
 """Images per side of a sample grid."""
+SCATTER_SIDE = 128
+"""Pixels per side of a scatter of points."""
 
 
 @dataclass(frozen=True)
@@ -349,7 +353,12 @@ def best_checkpoint(points: list[Point], primary: Primary) -> int | None:
 
 
 def sample_grid(images: Tensor) -> bytes:
-    """Return the first 64 images as one PNG; pixels that are not finite come out black."""
+    """Return the first 64 images as one PNG; pixels that are not finite come out black.
+
+    Points (images of one pixel) come out as a scatter of all of them instead.
+    """
+    if images.shape[2:] == (1, 1):
+        return _png(scatter(images.flatten(1)))
     count = min(len(images), GRID_SIDE**2) // GRID_SIDE * GRID_SIDE
     visible = images[:count].where(images[:count].isfinite(), -1.0).clamp(-1, 1)
     tiles = visible.add(1).mul(127.5).round().to(torch.uint8)
@@ -358,9 +367,22 @@ def sample_grid(images: Tensor) -> bytes:
     picture = rows.permute(0, 3, 1, 4, 2).reshape(
         n // GRID_SIDE * height, GRID_SIDE * width, channels
     )
+    # Two channels, or more than three, have no colour: the first is shown.
+    return _png(picture.numpy() if channels == 3 else picture[:, :, 0].numpy())
+
+
+def scatter(points: Tensor) -> NDArray[np.uint8]:
+    """Return points (n, 1 or 2) in [-1.5, 1.5] as white dots in a square, x right and y up."""
+    x, y = points[:, 0].numpy(), points[:, -1].numpy() * (points.shape[1] > 1)
+    seen = np.isfinite(x) & np.isfinite(y)
+    edges = np.linspace(-1.5, 1.5, SCATTER_SIDE + 1)
+    counts, _, _ = np.histogram2d(x[seen], y[seen], bins=(edges, edges))
+    return np.where(counts.T[::-1] > 0, 255, 0).astype(np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
-    pixels = picture.numpy() if channels == 3 else picture[:, :, 0].numpy()
-    Image.fromarray(pixels).save(out, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 

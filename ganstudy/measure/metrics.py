@@ -125,10 +125,14 @@ def density_coverage(generated: Features, real: Features, k: int = 5) -> tuple[f
 def diversity(generated: Features, real: Features) -> float:
     """Return the mean pairwise distance of generated samples over that of real ones.
 
-    1 where the generated features spread as the real ones do, 0 for a constant output.
+    1 where the generated features spread as the real ones do, 0 for a constant output. Data that
+    is one point (dirac) has no spread to lose: 1 for a constant output, else infinite.
     """
     check_features(generated, real)
-    return float(pdist(generated).mean() / pdist(real).mean())
+    made, there = float(pdist(generated).mean()), float(pdist(real).mean())
+    if there == 0:
+        return 1.0 if made == 0 else math.inf
+    return made / there
 
 
 class Metric(Component, ABC):

@@ -100,7 +100,10 @@ class MeasureConfig:
             if n < needed:
                 rule = f"needs more than {needed - 1} samples, the splits offer {n}"
                 raise StudyError(f"metrics.{metric.name}", rule)
-        dimension, n = self.features.dimension, min(self.samples, len(dataset.images("select")))
+        dimension, n = (
+            self.features.dimension(dataset),
+            min(self.samples, len(dataset.images("select"))),
+        )
         blind = [m for m in self.metrics if m.name == "frechet_distance" and n < 5 * dimension]
         if blind:
             raise StudyError(
@@ -197,7 +200,7 @@ class Evaluator:
                 "features": self.config.features.to_dict(),
                 "features_hash": self.extractor.hash,
                 "features_facts": self.extractor.facts,
-                "dimension": self.config.features.dimension,
+                "dimension": self.config.features.dimension(self.dataset),
                 "n_generated": self.config.samples,
                 "n_real": len(self.real),
                 "split": self.split,

@@ -18,6 +18,7 @@ import torch
 from ruamel.yaml import YAML
 
 from ganstudy.display import Display
+from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
@@ -27,7 +28,7 @@ from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder, write_text
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
-from ganstudy.study.spec import StudySpec
+from ganstudy.study.spec import StudySpec, notes
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
@@ -161,7 +162,12 @@ def prepare(spec: StudySpec, folder: StudyFolder) -> None:
     """Train or fetch the feature network, keep it in the study, write the protocol."""
     judge = evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
     minimize = spec.measure.metrics[0].direction == "minimize"
-    protocol = {"primary": spec.measure.primary, "minimize": minimize, "scores": judge.protocol()}
+    protocol = {
+        "primary": spec.measure.primary,
+        "minimize": minimize,
+        "scores": judge.protocol(),
+        "notes": notes(spec),
+    }
     folder.write_json("protocol.json", protocol)
 
 
@@ -238,21 +244,27 @@ def reported(
     best = best_trials(spec, trials)
     if not best:
         return []
-    judge = MeasureConfig(
-        features=FEATURES.build("lite0"),
-        metrics=(METRICS.build("kernel_distance"),),
-        samples=min(JUDGE_SAMPLES, len(spec.dataset.images("report"))),
-        every=1,
-    )
     features = folder.folder / "features"
     judges = [
-        evaluator(measure, spec.dataset, "report", features) for measure in (spec.measure, judge)
+        evaluator(measure, spec.dataset, "report", features)
+        for measure in (spec.measure, *judging(spec.dataset))
     ]
     floors = [judge.floor() for judge in judges]
     rows = []
     for trial in best:
         rows += _reported_trial(spec, folder, trial, judges, floors)
     return rows
+
+
+def judging(dataset: Dataset) -> list[MeasureConfig]:
+    """Return the measure that chooses nothing, or none where ImageNet features say nothing."""
+    lite0 = FEATURES.build("lite0")
+    try:
+        lite0.check(dataset)
+    except ValueError:
+        return []
+    samples = min(JUDGE_SAMPLES, len(dataset.images("report")))
+    return [MeasureConfig(lite0, (METRICS.build("kernel_distance"),), samples, every=1)]
 
 
 def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ def test_r1_is_unstable_beyond_its_step_and_under_momentum():
         regularizers={"r1": {"weight": 0.1}},
         optimizer={"name": "sgd", "lr": H, "momentum": 0.9},
     )
-    assert radius(heavy)[-100:].max() > 1
+    assert not radius(heavy)[-1] < 1e3  # infinite or NaN by then
 
 
 def test_least_squares_stops_wrong_and_is_mended_by_a_bias_and_r1():
