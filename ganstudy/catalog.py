@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from ganstudy.gan.architectures import ARCHITECTURES
@@ -15,6 +16,8 @@ from ganstudy.measure.events import DETECTORS
 from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
 from ganstudy.registry import Registry
+from ganstudy.study.recipes import RECIPES, RecipeUse, families
+from ganstudy.study.replicate import Replicate
 from ganstudy.study.space import KINDS
 from ganstudy.study.spec import TRAIN_KEYS, Design, Resources
 
@@ -45,7 +48,8 @@ WHOLE = {"type": "integer", "minimum": 1}
 def study_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a study's YAML."""
     settings = _settings()
-    arm = _mapping(settings | {"space": _space()})
+    arm = _mapping(settings | {"space": _space(), "recipe": _recipe(RECIPES)})
+    arm = {"anyOf": [arm, {"type": "null"}]}
     measure = {
         "features": _one(FEATURES),
         "metrics": {"type": "array", "minItems": 1, "items": _one(METRICS)},
@@ -60,7 +64,8 @@ def study_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ganstudy study",
-        "required": ["study", "arms"],
+        "required": ["study"],
+        "anyOf": [{"required": [key]} for key in ("arms", "recipe", "replicate")],
         **_mapping(
             {
                 "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$"},
@@ -75,6 +80,8 @@ def study_schema() -> dict[str, Any]:
                 "resources": Resources.model_json_schema(),
                 "retries": {"type": "integer", "minimum": 0},
                 "max_failed_trials": {"type": "integer", "minimum": 0},
+                "recipe": _recipe([*families(), *RECIPES]),
+                "replicate": _replicate(),
             }
         ),
     }
@@ -94,6 +101,20 @@ def _settings() -> dict[str, Any]:
     if set(keys) != TRAIN_KEYS:
         raise AssertionError(f"the schema forgets {set(keys) ^ TRAIN_KEYS}")
     return keys
+
+
+def _recipe(names: Iterable[str]) -> dict[str, Any]:
+    """Return the schema of a recipe's name, or of a mapping with name and options."""
+    name = {"enum": list(names)}
+    options = RecipeUse.model_json_schema()["properties"] | {"name": name}
+    return {"anyOf": [name, _mapping(options) | {"required": ["name"]}]}
+
+
+def _replicate() -> dict[str, Any]:
+    """Return the schema of `replicate`, its selection spelled out where it is used."""
+    schema = Replicate.model_json_schema()
+    schema["properties"]["select"] = schema.pop("$defs")["Select"]
+    return schema
 
 
 def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
@@ -127,4 +148,4 @@ def _space() -> dict[str, Any]:
     for kind in KINDS:
         values = {"type": "array", "minItems": 1} if kind == "choice" else pair
         kinds.append(_mapping({kind: values}) | {"required": [kind]})
-    return {"type": "object", "additionalProperties": {"anyOf": kinds}}
+    return {"type": "object", "additionalProperties": {"anyOf": [*kinds, {"type": "null"}]}}

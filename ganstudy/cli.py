@@ -63,7 +63,7 @@ def refuse(message: str) -> NoReturn:
 def read(study: Path, overrides: list[str] | None = None) -> StudySpec:
     """Return the checked study, or refuse it with file, key, rule and the nearest right name."""
     from ganstudy.registry import StudyError
-    from ganstudy.study.spec import load_study
+    from ganstudy.study.checks import load_study
 
     try:
         return load_study(study, overrides or ())
@@ -96,7 +96,7 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
 
 def _print_notes(spec: StudySpec) -> None:
     """Tell what is allowed and yet not what it may seem."""
-    from ganstudy.study.spec import notes
+    from ganstudy.study.checks import notes
 
     for note in notes(spec):
         err.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ganstudy.gan.seeding import derive
+from ganstudy.study.replicate import Replicate
 from ganstudy.study.spec import Arm, StudySpec
 from ganstudy.trial import TrialSpec
 
@@ -47,6 +48,9 @@ def configs(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """Yield config_id, and arm -> swept values, in the order of the design."""
     if spec.design.include_defaults:
         yield DEFAULT_CONFIG, {arm.name: {} for arm in spec.arms}
+    if spec.replicate is not None:
+        yield from _repeated(spec.replicate)
+        return
     if spec.design.sampler == "grid":
         yield from _grid(spec)
         return
@@ -96,6 +100,17 @@ def _sobol(spec: StudySpec) -> Any:
         return float(points[index, keys.index(key)])
 
     return at
+
+
+def _repeated(replicate: Replicate) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Yield the repeated configs, those that ranked first in some arm before all others."""
+    chosen = replicate.configs or {}
+    ranks: dict[str, int] = {}
+    for configs_of_arm in chosen.values():
+        for rank, config_id in enumerate(configs_of_arm):
+            ranks[config_id] = min(rank, ranks.get(config_id, rank))
+    for config_id in sorted(ranks, key=lambda c: (ranks[c], c)):
+        yield config_id, {arm: c[config_id] for arm, c in chosen.items() if config_id in c}
 
 
 def _grid(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:

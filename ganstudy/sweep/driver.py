@@ -26,9 +26,10 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder, write_text
+from ganstudy.study.checks import notes
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
-from ganstudy.study.spec import StudySpec, notes
+from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ganstudy.registry import StudyError
-from ganstudy.study.spec import load_study
+from ganstudy.study.checks import load_study
 from tests.conftest import ROOT
 
 
@@ -26,7 +26,8 @@ WRONG = [
     ("arms/wgan_gp/regularizers", {"gradient_penality": {}}, "arms.wgan_gp.regularizers",
      "did you mean 'gradient_penalty'"),
     ("arms/wgan_gp/regularizers", {"gradient_penalty": {"lambda": 10}},
-     "arms.wgan_gp.regularizers.gradient_penalty.lambda", "known: target, weight"),
+     "arms.wgan_gp.regularizers.gradient_penalty.lambda",
+     "known: interval, one_sided, target, variant, weight"),
     ("base/architecture", {"name": "mlp", "width": "wide"}, "architecture.width", "integer"),
     ("base/architecture", {"name": "mlp", "width": 0}, "architecture.width", "than or equal"),
     ("base/n_critic", "two", "n_critic", "whole number"),

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from ganstudy.cli import app
 from ganstudy.provenance import code_hash
 from ganstudy.records import CLOCK_COLUMNS, load_results
+from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
-from ganstudy.study.spec import load_study
 from tests.conftest import ROOT, ganstudy
 
 

@@ -1,0 +1,158 @@
+"""A study's file -> a StudySpec of which everything has been built once.
+
+What a trial could trip over is built here, both ends of every range and every choice included,
+before anything is written or started; what is allowed and yet not what it may seem is noted.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ganstudy.gan.architectures import Architecture, ImageShape
+from ganstudy.gan.config import SINGLE, TrainConfig, at
+from ganstudy.gan.losses import Loss, Objective
+from ganstudy.gan.state import build_discriminator
+from ganstudy.registry import StudyError
+from ganstudy.study.reading import read_yaml, set_keys
+from ganstudy.study.recipes import Template
+from ganstudy.study.replicate import expand
+from ganstudy.study.spec import Arm, StudySpec, parse_study
+
+
+def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
+    """Read, build and check a study.
+
+    Args:
+        path: The YAML file.
+        overrides: `KEY=VALUE`, with KEY a dotted path and VALUE YAML: `design.configs=4`.
+
+    Raises:
+        StudyError: With the path of the wrong key, the rule and the nearest right name.
+    """
+    data = set_keys(read_yaml(path), overrides)
+    templates: dict[str, Template] = {}
+    if data.get("replicate") is not None:
+        data, templates = at("replicate", expand, data)
+    spec = parse_study(data, templates)
+    check(spec)
+    return spec
+
+
+def check(spec: StudySpec) -> None:
+    """Build what every trial will need: data, networks, and measures that can be trusted."""
+    datasets = {arm.train({}, 0).dataset for arm in spec.arms}
+    if len(datasets) > 1 or any("dataset" in key for arm in spec.arms for key in arm.space):
+        raise StudyError(
+            "arms", "all arms must use one data set, or their scores could not be compared"
+        )
+    for arm in spec.arms:
+        at(f"arms.{arm.name}", _check_train, arm.train({}, 0))
+        for key, distribution in arm.space.items():
+            for value in distribution.ends():
+                at(arm.path_of(key), _check_swept, arm, key, value)
+        at(f"arms.{arm.name}.space", _check_together, arm)
+    at("measure", spec.measure.check, spec.dataset)
+    if spec.design.sampler == "grid":
+        _check_grid(spec)
+
+
+def _check_swept(arm: Arm, key: str, value: Any) -> None:
+    """Check the arm's config at one swept value; an error names the space key alone."""
+    try:
+        _check_train(arm.train({key: value}, 0))
+    except StudyError as error:
+        # The top of a range is built just below it, where the highest draw can lie.
+        shown = f"{value:.6g}" if isinstance(value, float) else repr(value)
+        rule = error.rule.partition(", got ")[0]
+        raise StudyError("", f"{rule} (at the value {shown})") from None
+
+
+def _check_together(arm: Arm) -> None:
+    """Build every pair of ends: keys may be right alone and wrong together."""
+    for key in arm.space:
+        root = key.removesuffix(".name")
+        options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
+        if root in {*SINGLE, "optimizer"} and options:
+            raise StudyError(
+                options[0], f"excludes {key}: another component would not have this option"
+            )
+    for one, other in itertools.combinations(arm.space, 2):
+        for values in itertools.product(arm.space[one].ends(), arm.space[other].ends()):
+            _check_train(arm.train(dict(zip((one, other), values, strict=True)), 0))
+    for corner in (0, -1):
+        _check_train(arm.train({key: d.ends()[corner] for key, d in arm.space.items()}, 0))
+
+
+def _check_train(config: TrainConfig) -> None:
+    """Build the data and the networks of one config."""
+    try:
+        config.dataset.check()
+        shape = config.dataset.image_shape
+    except (ValueError, OSError) as error:
+        raise StudyError("dataset", str(error)) from None
+    if config.batch_size > len(config.dataset.images("train")):
+        available = len(config.dataset.images("train"))
+        raise StudyError(
+            "batch_size", f"{config.batch_size} is more than the {available} training images"
+        )
+    try:
+        networks(config.architecture, config.loss, shape)
+    except ValueError as error:
+        raise StudyError("architecture", str(error)) from None
+
+
+@functools.lru_cache
+def networks(
+    architecture: Architecture, loss: Objective, shape: ImageShape
+) -> tuple[nn.Module, nn.Module]:
+    """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return architecture.generator(shape), build_discriminator(architecture, loss, shape)
+
+
+def notes(spec: StudySpec) -> list[str]:
+    """Return what is allowed and yet not what it may seem, each once, with the arms it is of."""
+    found: dict[str, list[str]] = {}
+    for arm in spec.arms:
+        configs = [arm.train({}, 0)]
+        for key, distribution in arm.space.items():
+            configs += [arm.train({key: value}, 0) for value in distribution.ends()]
+        for note in dict.fromkeys(note for config in configs for note in _notes(config)):
+            found.setdefault(note, []).append(arm.name)
+    return [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+
+
+def _notes(config: TrainConfig) -> Iterator[str]:
+    _, discriminator = networks(config.architecture, config.loss, config.dataset.image_shape)
+    batch_norms = nn.modules.batchnorm._BatchNorm
+    if any(isinstance(module, batch_norms) for module in discriminator.modules()):
+        for regularizer in config.regularizers:
+            if regularizer.differentiates_input:
+                yield (
+                    f"{regularizer.name} with batch norm in the discriminator: a logit then "
+                    f"depends on the whole batch, so that the gradient by an image is not that "
+                    f"of its own logit and the penalty is another than the paper's "
+                    f"(architecture.discriminator_normalization: layer or none avoids it)"
+                )
+    if not isinstance(config.loss, Loss):
+        yield (
+            f"{config.loss.name} has no discriminator: its budget is counted in generator "
+            f"updates, one per batch of real images, so that it sees as many images as an arm "
+            f"with as many discriminator updates; n_critic and generator_steps change nothing"
+        )
+
+
+def _check_grid(spec: StudySpec) -> None:
+    for arm in spec.arms:
+        for key, distribution in arm.space.items():
+            if "choice" not in distribution.to_dict():
+                raise StudyError(
+                    f"arms.{arm.name}.space.{key}", "a grid needs choices, not a range"
+                )

@@ -1,0 +1,124 @@
+"""A study from another's best configurations: the same arms, few configs, many fresh seeds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from ganstudy.records import TrialStatus, load_results
+from ganstudy.registry import STRICT, StudyError, only_text_keys, translate
+from ganstudy.store import StudyFolder
+from ganstudy.study.reading import read_yaml
+from ganstudy.study.recipes import Template
+
+INHERITED = ("measure", "events", "resources", "retries", "max_failed_trials")
+"""Keys of a study that are its source's unless it writes them."""
+
+
+class Select(pydantic.BaseModel):
+    """Which configurations of the source are run again."""
+
+    model_config = STRICT | {"frozen": True}
+
+    top: Annotated[int, Field(ge=1)] = 1
+    """How many of each arm's configs, by the median over seeds of the primary score."""
+    on: Literal["select"] = "select"
+    """The split whose scores choose; the report split's tell the result and choose nothing."""
+
+
+class Replicate(pydantic.BaseModel):
+    """What a study repeats."""
+
+    model_config = STRICT | {"frozen": True}
+
+    from_: Annotated[str, Field(alias="from")]
+    """Folder of the study whose configurations are repeated."""
+    select: Select = Select()
+    """Which of them."""
+    seeds: Annotated[int, Field(ge=1)] = 50
+    """Training seeds per configuration: the first whole numbers that the source did not use."""
+    configs: dict[str, dict[str, dict[str, Any]]] | None = None
+    """Arm -> config_id -> swept values, best first; filled in from the source."""
+
+
+def parse_replicate(value: object) -> Replicate:
+    """Read what a study writes under `replicate`."""
+    if not isinstance(value, Mapping):
+        raise StudyError(
+            "", f"must be {{from: DIR, select: {{top: 1}}, seeds: 50}}, got {value!r}"
+        )
+    try:
+        return Replicate(**only_text_keys(value))
+    except pydantic.ValidationError as error:
+        names = ["from", *(name for name in Replicate.model_fields if name != "from_")]
+        raise translate(error, "key", names) from None
+
+
+def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]]:
+    """Return a study's plain data with choices and seeds filled in, and its source's arms.
+
+    What is resolved from both stands on its own: the source is not read again on a resume.
+
+    Raises:
+        StudyError: If the source is no study, or an arm has nothing to repeat.
+    """
+    asked = parse_replicate(data["replicate"])
+    if asked.configs is not None:
+        return dict(data), {}
+    folder = Path(asked.from_).expanduser().absolute()
+    if not (folder / "study.yaml").exists():
+        raise StudyError("from", f"{folder} is not a study's folder: it holds no study.yaml")
+    source = read_yaml(folder / "study.yaml")
+    design = data.get("design", {})
+    if isinstance(design, Mapping) and {"sampler", "seeds", "configs"} & set(design):
+        raise StudyError("", "sets design.sampler, configs and seeds itself: leave them out")
+    own = data.get("arms", {})
+    dropped = {arm for arm, settings in own.items() if settings is None}
+    arms = [arm for arm in source["arms"] if arm not in dropped]
+    chosen = {arm: best_configs(folder, arm, asked.select.top) for arm in arms}
+    filled = asked.model_copy(update={"from_": str(folder), "configs": chosen})
+    fresh = (seed for seed in itertools.count() if seed not in source["design"]["seeds"])
+    seeds = list(itertools.islice(fresh, asked.seeds))
+    expanded = {
+        **{key: source[key] for key in INHERITED if key in source},
+        **data,
+        "design": {**design, "sampler": "replicate", "seeds": seeds},
+        "replicate": filled.model_dump(by_alias=True),
+    }
+    return expanded, {arm: _template(source["arms"][arm]) for arm in arms}
+
+
+def _template(arm: Mapping[str, Any]) -> Template:
+    return Template({key: v for key, v in arm.items() if key != "space"}, arm["space"])
+
+
+def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:
+    """Return config_id -> swept values of the arm's best configs, best first.
+
+    Ranked by the median over seeds of the best checkpoint's primary score on the select split; a
+    trial that did not complete counts as infinitely bad. The arm's defaults may win.
+    """
+    protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+    trials = load_results(folder).trials
+    trials = trials[trials["arm"] == arm]
+    column = f"best.{protocol['primary']}"
+    if column not in trials:
+        raise StudyError("from", f"{folder} has no scored trial yet")
+    done = trials["status"] == TrialStatus.COMPLETED
+    sign = 1 if protocol["minimize"] else -1
+    scores = (sign * trials[column].astype(float)).where(done, math.inf).fillna(math.inf)
+    medians = scores.groupby(trials["config_id"]).median().sort_values(kind="stable")
+    best = [str(config) for config in medians[medians < math.inf].index[:top]]
+    if not best:
+        raise StudyError("from", f"no config of the arm {arm} in {folder} reached its end")
+    # From the plan, since a table's columns may have changed the type of a value.
+    planned = {row["config_id"]: row["params"] for row in StudyFolder(folder).read_plan()
+               if row["arm"] == arm}  # fmt: skip
+    return {config: planned[config] for config in best}
