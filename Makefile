@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: quickstart test test-slow check benchmarks clean
+.PHONY: quickstart test test-slow check benchmarks docs clean
 
 quickstart: $(VENV)/.installed
 	@if [ -f runs/quickstart/study.yaml ]; \
@@ -22,8 +22,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed
+	$(BIN)/ganstudy list --markdown > docs/components.md
+
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/objectives.py
+	$(BIN)/python benchmarks/polygons.py
 	$(BIN)/python benchmarks/sweep_overhead.py
 
 $(VENV)/bin/python:

@@ -424,33 +424,47 @@ def ui(
 @app.command("list")
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="loss, metric, ...", metavar="KIND")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Everything that describe tells, as one page.")
+    ] = False,
 ) -> None:
-    """List every registered component: by kind and name, with one line and its paper."""
+    """List every registered component and recipe: by kind, with one line and its paper."""
     from ganstudy.catalog import REGISTRIES
+    from ganstudy.reference import markdown as page
     from ganstudy.registry import unknown
+    from ganstudy.study.recipes import RECIPES
 
-    if kind is not None and kind not in REGISTRIES:
-        refuse(unknown("kind", kind, REGISTRIES))
+    if markdown:
+        print(page(), end="")
+        return
+    if kind is not None and kind not in {*REGISTRIES, "recipe"}:
+        refuse(unknown("kind", kind, [*REGISTRIES, "recipe"]))
     table = Table("kind", "name", "what it is", "source")
     for key, registry in REGISTRIES.items():
         for name in registry.names() if kind in (None, key) else ():
             line = (registry.get(name).__doc__ or "").strip().splitlines()[0]
             table.add_row(key, Text(name), Text(line), Text(registry.paper(name)))
+    for name, recipe in RECIPES.items() if kind in (None, "recipe") else ():
+        table.add_row("recipe", Text(name), Text(recipe.summary), Text(recipe.source))
     out.print(table)
 
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="A component's name.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="A component's or a recipe's name.", metavar="NAME")],
 ) -> None:
-    """Describe one component: what it is, its options with defaults, its paper."""
+    """Describe one component: options, defaults, paper, and what public codes do differently."""
     from ganstudy.catalog import REGISTRIES
     from ganstudy.registry import unknown
+    from ganstudy.study.recipes import RECIPES
 
+    if name in RECIPES:
+        _describe_recipe(name)
+        return
     found = [(kind, r) for kind, r in REGISTRIES.items() if name in r.names()]
     if not found:
         known = {name for registry in REGISTRIES.values() for name in registry.names()}
-        refuse(unknown("component", name, known))
+        refuse(unknown("component", name, known | set(RECIPES)))
     for kind, registry in found:
         out.print(Text(f"{kind} {name}", style="bold"))
         out.print(Text(_dedent(registry.get(name).__doc__ or "")))
@@ -461,6 +475,19 @@ def describe(
             table.add_row(Text(option.name), Text(str(option.default)), Text(option.help))
         if table.row_count:
             out.print(table)
+
+
+def _describe_recipe(name: str) -> None:
+    from ruamel.yaml import YAML
+
+    from ganstudy.study.recipes import RECIPES
+
+    recipe = RECIPES[name]
+    out.print(Text(f"recipe {name}", style="bold"))
+    out.print(Text(f"{recipe.summary}\nsource: {recipe.source}"))
+    yaml = YAML()
+    yaml.dump({"settings": recipe.settings, "spaces": recipe.spaces,
+               "agce_code": recipe.agce_code}, sys.stdout)  # fmt: skip
 
 
 def _dedent(docstring: str) -> str:

@@ -75,7 +75,7 @@ def _torch() -> Finding:
 
 
 def _cache() -> Finding:
-    from ganstudy.measure.features import cache_folder
+    from ganstudy.store import cache_folder
 
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)

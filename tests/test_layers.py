@@ -18,7 +18,7 @@ LAYERS = [
     {"study"},
     {"display"},
     {"sweep"},
-    {"catalog", "doctor", "preview", "launch", "cli"},
+    {"catalog", "reference", "doctor", "preview", "launch", "cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 DOORS = {

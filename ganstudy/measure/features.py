@@ -26,8 +26,7 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate, pad, relu6
 from ganstudy.gan.datasets import Dataset, normalize
 from ganstudy.gan.seeding import derive, seeded_init
 from ganstudy.registry import Component, Registry, component
-from ganstudy.store import cache_folder as cache_folder
-from ganstudy.store import write_atomically
+from ganstudy.store import cache_folder, write_atomically
 
 BATCH = 250
 

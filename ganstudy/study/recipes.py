@@ -29,13 +29,15 @@ class Recipe:
     """One way of training as it was published.
 
     Attributes:
-        source: The paper, and what of it is here.
+        source: The paper.
+        summary: What of it is here, and what is not.
         settings: What an arm would write; the defaults of the paper.
         spaces: Search spaces by name.
         agce_code: What the public study code did otherwise, laid over `settings`.
     """
 
     source: str
+    summary: str
     settings: Mapping[str, Any]
     spaces: Mapping[str, Space]
     agce_code: Mapping[str, Any] = field(default_factory=dict)
@@ -63,9 +65,11 @@ class Template:
 
 
 LOG_RATE = {"wide": [1e-5, 1e-2], "narrow": [1e-4, 1e-3]}
-AGCE = (
-    "Lucic et al. 2018, arXiv:1711.10337, ranges and defaults of its public code; real batches in "
-    "one fixed order, budget of its grey data sets (78,125 updates on CIFAR-10, 101,250 on CelebA)"
+AGCE = "Lucic et al. 2018, arXiv:1711.10337"
+AGCE_SUMMARY = (
+    "Ranges and defaults of the study's public code, on its network; real batches in one fixed "
+    "order; the budget of its grey data sets (78,125 updates on CIFAR-10, 101,250 on CelebA). "
+    "Every generator update draws its own latents, where that code used the discriminator's again"
 )
 
 
@@ -115,7 +119,7 @@ def agce(
         },
         "none": {},
     }
-    return Recipe(AGCE, settings, spaces, agce_code or {})
+    return Recipe(AGCE, AGCE_SUMMARY, settings, spaces, agce_code or {})
 
 
 def penalised(name: str, loss: str, **options: Any) -> Recipe:
@@ -169,9 +173,10 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-KURACH = (
-    "Kurach et al. 2019, arXiv:1807.04720: loss x penalty x normalisation and the ranges of its "
-    "bandit; dcgan stands in for its networks, SNDCGAN and ResNet, which `architecture` may name"
+KURACH = "Kurach et al. 2019, arXiv:1807.04720"
+KURACH_SUMMARY = (
+    "One cell of its grid of loss, penalty and normalisation, with the ranges of its bandit; "
+    "dcgan stands in for its networks, SNDCGAN and ResNet"
 )
 KURACH_PENALTIES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "none": ({}, []),
@@ -214,7 +219,7 @@ def kurach(loss: str, penalty: str, normalization: str) -> Recipe:
         code["regularizers"] = {penalty: {"variant": "agce_code"}}
     if loss == "least_squares":
         code["loss"] = {"variant": "agce_code"}
-    return Recipe(KURACH, settings, {"wide": wide, "none": {}}, code)
+    return Recipe(KURACH, KURACH_SUMMARY, settings, {"wide": wide, "none": {}}, code)
 
 
 RECIPES |= {
@@ -224,9 +229,9 @@ RECIPES |= {
     )
 }
 RECIPES["r3gan/baseline"] = Recipe(
-    "Huang et al. 2024, arXiv:2501.05441: relativistic pairing with R1 and R2 at one weight, no "
-    "normalisation in the discriminator, beta1 0; its networks and its annealing are not "
-    "included, and the two weights are drawn separately",
+    "Huang et al. 2024, arXiv:2501.05441",
+    "Relativistic pairing with R1 and R2, beta1 0, no normalisation in the discriminator; its own "
+    "networks and its annealing are not included, and the two weights are drawn separately",
     {
         "architecture": {"name": "dcgan", "discriminator_normalization": "none"},
         "loss": "relativistic_pairing",
