@@ -20,6 +20,7 @@ from ganstudy.gan.config import SINGLE, TrainConfig, at
 from ganstudy.gan.losses import Loss, Objective
 from ganstudy.gan.state import build_discriminator
 from ganstudy.registry import StudyError
+from ganstudy.study import recipes
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
@@ -36,7 +37,9 @@ def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
     Raises:
         StudyError: With the path of the wrong key, the rule and the nearest right name.
     """
-    data = set_keys(read_yaml(path), overrides)
+    data = read_yaml(path)
+    brought = at("recipe", recipes.templates, data["recipe"]) if "recipe" in data else {}
+    data = set_keys(data, overrides, brought)
     templates: dict[str, Template] = {}
     if data.get("replicate") is not None:
         data, templates = at("replicate", expand, data)

@@ -52,8 +52,15 @@ def _line(error: Exception) -> str:
     return f" (line {mark.line + 1})" if mark is not None else ""
 
 
-def set_keys(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def set_keys(
+    data: Mapping[str, Any], overrides: Iterable[str], known_arms: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return `data` with `KEY=VALUE` settings laid on it, KEY a dotted path and VALUE YAML.
+
+    Args:
+        data: The study.
+        overrides: The settings.
+        known_arms: Arms that the study has without writing them, a recipe's say.
 
     Raises:
         StudyError: For a setting that is none, or an arm that is not there.
@@ -68,7 +75,7 @@ def set_keys(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any
         except (YAMLError, ValueError):
             raise StudyError("--set", f"the value of {key} is not valid YAML: {text!r}") from None
         root, _, rest = key.partition(".")
-        arms = changed.get("arms", {})
+        arms = {**changed.get("arms", {}), **dict.fromkeys(known_arms)}
         if root == "arms" and arms and rest.partition(".")[0] not in arms:
             # A slip would silently make one more arm.
             raise StudyError("--set", unknown("arm", rest.partition(".")[0], arms))

@@ -92,7 +92,7 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
         "design": {**design, "sampler": "replicate", "seeds": seeds},
         "replicate": filled.model_dump(by_alias=True),
     }
-    return expanded, {arm: _template(source["arms"][arm]) for arm in arms}
+    return expanded, {arm: _template(settings) for arm, settings in source["arms"].items()}
 
 
 def _template(arm: Mapping[str, Any]) -> Template:

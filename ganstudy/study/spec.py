@@ -171,13 +171,17 @@ def parse_study(
         at("base", _only_if, error.rule, Arm("base", BUDGET | base, {}))
         raise
     _check_shared(arms, shared)
+    replicate = at("replicate", _replicate, data.get("replicate"), arms)
+    design = at("design", _model, Design, data.get("design", {}))
+    if (design.sampler == "replicate") != (replicate is not None):
+        raise StudyError("design.sampler", "replicate goes with the key `replicate`, and only so")
     budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
     return StudySpec(
         study=name,
         question=at("question", _text, data.get("question", "")),
         source=at("source", _text, data.get("source", "")),
         arms=arms,
-        design=at("design", _model, Design, data.get("design", {})),
+        design=design,
         measure=at("measure", _measure, data.get("measure", {}), budget),
         events=at("events", _events, data.get("events", {})),
         resources=at("resources", _model, Resources, data.get("resources", {})),
@@ -185,7 +189,7 @@ def parse_study(
         max_failed_trials=at(
             "max_failed_trials", whole, data.get("max_failed_trials", 0), least=0
         ),
-        replicate=at("replicate", _replicate, data.get("replicate"), arms),
+        replicate=replicate,
     )
 
 
@@ -251,7 +255,7 @@ def _replicate(value: object, arms: tuple[Arm, ...]) -> Replicate | None:
     replicate = parse_replicate(value)
     missing = [arm.name for arm in arms if arm.name not in (replicate.configs or {})]
     if missing:
-        raise StudyError("configs", f"has none for the arm {missing[0]}")
+        raise StudyError("", f"its source has no arm {missing[0]}: only its arms can be repeated")
     return replicate
 
 

@@ -1,0 +1,120 @@
+"""Phases: a study, and then its best configurations again over fresh seeds."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from ganstudy.display import Display
+from ganstudy.records import TrialStatus, load_results
+from ganstudy.registry import StudyError
+from ganstudy.store import StudyFolder
+from ganstudy.study.checks import load_study
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import parse_study
+from ganstudy.sweep.driver import Run, pending
+
+
+@pytest.fixture
+def source(tiny, write_study, tmp_path, tracking_store):
+    """A real finished study of three configs an arm, the defaults besides."""
+    tiny["design"] = {"configs": 3, "include_defaults": True, "seeds": [0, 2]}
+    tiny["base"]["budget"] = {"discriminator_updates": 20}
+    spec = load_study(write_study(tiny))
+    folder = StudyFolder(tmp_path / "runs" / "tiny")
+    folder.create()
+    run = Run(spec, folder, tracking_store, in_process=True)
+    run.begin()
+    with Display(Console(quiet=True), 100, spec.measure.primary, True, 0) as display:
+        run.execute(display, pending(spec, folder))
+    run.conclude(score=False)
+    return folder.folder
+
+
+def replicate(source, write_study, **keys):
+    asked = {"from": str(source), "select": {"top": 2}, "seeds": 3} | keys.pop("replicate", {})
+    return load_study(write_study({"study": "again", "replicate": asked, **keys}))
+
+
+def ranked(source, arm):
+    """The arm's configs by their median over seeds, by pandas alone."""
+    trials = load_results(source).trials
+    mine = trials[(trials["arm"] == arm) & (trials["status"] == TrialStatus.COMPLETED)]
+    (score,) = [c for c in trials if c.startswith("best.kd_") and not c.endswith("_se")]
+    return mine.groupby("config_id")[score].median().sort_values()
+
+
+def test_the_best_configs_of_each_arm_are_run_over_seeds_that_the_source_did_not_use(
+    source, write_study
+):
+    spec = replicate(source, write_study)
+    trials = plan(spec)
+    original = load_results(source).trials.set_index("trial_id")
+    for arm in ("non_saturating", "wgan_gp"):
+        mine = [t for t in trials if t.arm == arm]
+        assert {t.config_id for t in mine} == set(ranked(source, arm).index[:2])
+        assert sorted({t.seed for t in mine}) == [1, 3, 4]
+        assert len(mine) == 2 * 3
+        for trial in mine:
+            row = original.loc[f"{arm}-{trial.config_id}-s0"]
+            drawn = trial.params.get("generator_optimizer.lr")
+            if trial.config_id == "default":
+                assert drawn is None
+            else:
+                assert drawn == row["param.generator_optimizer.lr"]
+            assert trial.train.generator_optimizer.lr == drawn or trial.config_id == "default"
+    # The config that is first in an arm comes before all that are second everywhere.
+    first = {ranked(source, arm).index[0] for arm in ("non_saturating", "wgan_gp")}
+    assert trials[0].config_id in first
+
+
+def test_what_is_resolved_needs_its_source_no_more(source, write_study):
+    spec = replicate(source, write_study)
+    for file in source.iterdir():
+        if file.is_file():
+            file.unlink()
+    again = parse_study(spec.resolved())
+    assert [t.result_hash for t in plan(again)] == [t.result_hash for t in plan(spec)]
+
+
+def test_more_seeds_move_no_trial_and_other_settings_lie_over_the_sources(source, write_study):
+    few, many = replicate(source, write_study), replicate(source, write_study,
+                                                          replicate={"seeds": 5})  # fmt: skip
+    hashes = {t.trial_id: t.result_hash for t in plan(many)}
+    assert all(hashes[t.trial_id] == t.result_hash for t in plan(few))
+    other = replicate(
+        source,
+        write_study,
+        base={"budget": {"discriminator_updates": 40}},
+        arms={"wgan_gp": None},
+        measure={"features": "pixels", "metrics": ["kernel_distance"], "samples": 50},
+    )
+    assert [arm.name for arm in other.arms] == ["non_saturating"]
+    assert other.arms[0].train({}, 0).discriminator_updates == 40
+    assert other.measure.samples == 50
+    assert few.measure.samples == 60, "the source's measures, unless others are written"
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "rule"),
+    [
+        ({"replicate": {"from": "nowhere"}}, "replicate.from", "is not a study's folder"),
+        ({"replicate": {"select": {"on": "report"}}}, "replicate.select.on", "known: select"),
+        ({"replicate": {"select": {"top": 0}}}, "replicate.select.top", "greater than"),
+        ({"replicate": {"seed": 3}}, "replicate.seed", "did you mean 'seeds'"),
+        ({"design": {"seeds": [1]}}, "replicate", "leave them out"),
+        ({"design": {"sampler": "grid"}}, "replicate", "leave them out"),
+    ],
+    ids=str,
+)
+def test_wrong_input_names_the_place(keys, path, rule, source, write_study):
+    with pytest.raises(StudyError) as error:
+        replicate(source, write_study, **keys)
+    assert error.value.path == path
+    assert rule in error.value.rule
+
+
+def test_a_sampler_of_that_name_needs_the_key(tiny, write_study):
+    tiny["design"]["sampler"] = "replicate"
+    with pytest.raises(StudyError, match="design.sampler"):
+        load_study(write_study(tiny))
