@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis import statistics
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
 from ganstudy.records import TrialStatus
 
 # Okabe & Ito's colours, told apart by colour-blind readers; arms differ in symbol and dash too.
@@ -198,20 +198,20 @@ class BudgetCurve(NamedTuple):
 def budget_curve_data(study: Study) -> list[BudgetCurve]:
     """Return the exact median best of k for every arm, failures and stopped trials as +inf.
 
-    Empty for adaptive designs, whose trials are not exchangeable.
+    Empty for adaptive designs, whose trials are not exchangeable, and for repeated configs.
     """
     sampler = study.settings["design"]["sampler"]
-    if sampler == "tpe":
+    if sampler in ("tpe", "replicate"):
         return []
     curves = []
     for arm in study.arms:
-        scores = study.config_scores(arm).to_numpy()
+        scores = study.unit_scores(arm).to_numpy()
         n = len(scores)
         if n == 0:
             continue
         ks = list(range(1, n + 1))
         estimates = [statistics.median_best_of_k(scores, k) for k in ks]
-        kept = study.config_scores(arm, keep_stopped=True).to_numpy()
+        kept = study.unit_scores(arm, keep_stopped=True).to_numpy()
         stopped = not np.array_equal(kept, scores)
         # Sobol points and grids are no independent draws: their curve is descriptive.
         largest = statistics.largest_k_with_interval(n) if sampler == "random" else 0
@@ -420,8 +420,7 @@ class Pick(NamedTuple):
 
 def sample_picks(study: Study, arm: str) -> list[Pick]:
     """Choose the best, the median and one failed trial of an arm."""
-    trials = study.trials(arm)
-    trials = trials[trials["config_id"] != DEFAULT_CONFIG]
+    trials = study.counted(arm)
     ranked = trials[np.isfinite(trials["score"])].sort_values("score")
     picks = []
     if len(ranked):

@@ -68,11 +68,11 @@ def summarize_study(study: Study) -> Summary:
     """Return the table of arms of a loaded study."""
     reported = study.results.reported
     others = sorted(set(reported["name"]) - set(study.protocol))
-    columns = ["arm", "configs", "failed", "collapsed", "median", "best", "on report", *others]
+    units = "seeds" if study.unit == "seed" else "configs"
+    columns = ["arm", units, "failed", "collapsed", "median", "best", "on report", *others]
     rows = []
     for arm in study.arms:
-        trials, scores = study.trials(arm), study.config_scores(arm)
-        trials = trials[trials["config_id"] != DEFAULT_CONFIG]
+        trials, scores = study.counted(arm), study.unit_scores(arm)
         median = Estimate(math.nan, None, None, 0)
         if len(scores):
             median = _signed(statistics.median_best_of_k(scores, 1), study.sign)
@@ -172,6 +172,7 @@ def render(study: Study) -> str:
         events=_event_rows(study),
         protocol=_protocol_rows(study),
         notes=study.notes,
+        unit=study.unit,
         parameters=_parameter_rows(study),
         provenance=study.provenance,
         settings=json.dumps(study.settings, indent=1, sort_keys=False),

@@ -103,10 +103,32 @@ class Study:
             return math.inf
         return self.sign * float(value)
 
-    def config_scores(self, arm: str, *, keep_stopped: bool = False) -> pd.Series[float]:
-        """Return config_id -> median score over seeds, the arm's defaults left out."""
+    @property
+    def unit(self) -> str:
+        """What one score of an arm is of: a configuration, or a seed of a repeated one."""
+        return "seed" if self._repeated else "configuration"
+
+    @property
+    def _repeated(self) -> dict[str, dict[str, Any]]:
+        """Arm -> its repeated configs, best first; empty in other studies."""
+        replicate = self.settings.get("replicate") or {}
+        return dict(replicate.get("configs") or {})
+
+    def counted(self, arm: str) -> pd.DataFrame:
+        """Return the arm's trials that its scores are of.
+
+        Those at drawn configs, not at the arm's defaults; where configs are repeated, those of
+        the arm's best one, which may well be its defaults.
+        """
         trials = self.trials(arm)
-        trials = trials[trials["config_id"] != DEFAULT_CONFIG]
+        if self._repeated:
+            return trials[trials["config_id"] == next(iter(self._repeated[arm]))]
+        return trials[trials["config_id"] != DEFAULT_CONFIG]
+
+    def unit_scores(self, arm: str, *, keep_stopped: bool = False) -> pd.Series[float]:
+        """Return one score per unit: config -> median over seeds, or seed -> score."""
+        trials = self.counted(arm)
         scores = [self.score(row, keep_stopped=keep_stopped) for _, row in trials.iterrows()]
-        series = pd.Series(scores, index=trials["config_id"], dtype=float)
+        units = trials["seed" if self._repeated else "config_id"]
+        series = pd.Series(scores, index=units, dtype=float)
         return series.groupby(level=0).median().sort_index()

@@ -10,22 +10,24 @@ from analysis.statistics import Comparison
 from analysis.tables import Study
 
 ALPHA = 0.05
+INDEPENDENT = frozenset({"random", "replicate"})
+"""Samplers whose trials are independent draws."""
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """Compare every pair of arms over configs; p-values are adjusted by Holm's method.
+    """Compare every pair of arms over configs, or over seeds where configs are repeated.
 
-    Only of random designs, since other samplers do not draw independently. Paired ones are
-    compared config by config (exact sign test), others by ranks (Mann-Whitney).
-    Failures score +inf and so lose against any score.
+    Only of random designs and repeated configs, since other samplers do not draw independently.
+    Paired draws are compared config by config (exact sign test), others by ranks (Mann-Whitney).
+    Failures score +inf and so lose against any score. P-values are adjusted by Holm's method.
     """
     design = study.settings["design"]
-    if design["sampler"] != "random":
+    if design["sampler"] not in INDEPENDENT:
         return []
     found = []
     for first, second in itertools.combinations(study.arms, 2):
-        a, b = study.config_scores(first), study.config_scores(second)
-        if design["paired"]:
+        a, b = study.unit_scores(first), study.unit_scores(second)
+        if _paired(study):
             common = a.index.intersection(b.index)
             wins, losses, p = statistics.sign_test(a[common], b[common])
             found.append(Comparison(first, second, wins, losses, len(common), p))
@@ -36,11 +38,16 @@ def comparisons(study: Study) -> list[Comparison]:
     return [c._replace(p=p) for c, p in zip(found, adjusted, strict=True)]
 
 
+def _paired(study: Study) -> bool:
+    """Whether unit i means the same draw in every arm; a seed does not, at different configs."""
+    return study.unit == "configuration" and bool(study.settings["design"]["paired"])
+
+
 def verdict(study: Study) -> str:
     """Return the sentence that opens the report."""
-    arms, configs = study.arms, [len(study.config_scores(arm)) for arm in study.arms]
+    arms, configs = study.arms, [len(study.unit_scores(arm)) for arm in study.arms]
     sampler = study.settings["design"]["sampler"]
-    if sampler != "random":
+    if sampler not in INDEPENDENT:
         how = "searched adaptively" if sampler == "tpe" else f"tried the points of a {sampler}"
         return (
             f"This study {how}, so its trials are no independent draws and no arm can be said to "
@@ -56,7 +63,10 @@ def verdict(study: Study) -> str:
     told = "; ".join(_won(study, c) for c in proven)
     silent = math.comb(len(arms), 2) - len(proven)
     rest = f" Between the other {silent} pairs it cannot tell." if silent else ""
-    return f"This study shows that {told} (exact tests over configurations, Holm-adjusted).{rest}"
+    how = "exact tests over configurations"
+    if study.unit == "seed":
+        how = "rank tests over seeds of each arm's best configuration, as chosen beforehand"
+    return f"This study shows that {told} ({how}, Holm-adjusted).{rest}"
 
 
 def _won(study: Study, c: Comparison) -> str:
@@ -74,9 +84,9 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
     smallest = min(1.0, 2 * 0.5**most * pairs)
     start = (
         f"This study cannot tell its {arms} arms apart: with {n} "
-        f"configuration{'s' if most > 1 else ''} an arm"
+        f"{study.unit}{'s' if most > 1 else ''} an arm"
     )
-    if study.settings["design"]["paired"] and smallest > ALPHA:
+    if _paired(study) and smallest > ALPHA:
         possible = (
             "no outcome could have been significant"
             if smallest >= 1

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ganstudy.measure.events import replay
 from ganstudy.records import TrialStatus
@@ -147,11 +150,6 @@ def test_a_failing_trial_leaves_its_traceback(tiny, study):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sample_grid_places_images_row_by_row(channels):
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     images = torch.linspace(-1, 1, 64).view(64, 1, 1, 1).expand(64, channels, 4, 4).clone()
     images[5] = math.nan
     picture = np.asarray(Image.open(io.BytesIO(sample_grid(images))))
@@ -159,3 +157,34 @@ def test_a_sample_grid_places_images_row_by_row(channels):
     assert (picture[0:4, 20:24] == 0).all()  # not finite: black
     assert (picture[28:, 28:] == 255).all()
     assert (picture[4:8, 0:4] == round((8 / 63) * 255)).all()
+
+
+def test_points_are_drawn_as_a_scatter_x_right_and_y_up():
+    points = torch.tensor([[1.4, 1.4], [-1.4, 0.0], [float("nan"), 0.0], [9.0, 9.0]])
+    picture = np.asarray(Image.open(io.BytesIO(sample_grid(points.view(4, 2, 1, 1)))))
+    assert picture.shape == (128, 128)
+    rows, columns = np.nonzero(picture)
+    # 1.4 of 1.5 lies 4 pixels from the edge; y = 0 just above the middle; the rest is not drawn.
+    assert sorted(zip(columns.tolist(), rows.tolist(), strict=True)) == [(4, 63), (123, 4)]
+
+
+def test_a_vae_is_a_trial_like_any_other(tiny, study):
+    tiny["arms"] = {"vae": {"loss": "vae", "regularizers": None, "stabilizers": {"ema": {}}}}
+    spec = first(tiny)
+    record = run_trial(spec, study.trial(spec.trial_id))
+    assert record.result.status is TrialStatus.COMPLETED
+    assert record.result.images_seen == 60 * 32
+    assert record.result.generator_updates == 60
+    assert "generator_best" in record.files
+    names = {point.name for point in record.points}
+    assert {"reconstruction_error", "kl_divergence", "generator_loss"} <= names
+    assert "heldout_discriminator_auc" not in names
+
+
+def test_a_trial_on_points_has_scores_and_a_picture(tiny, study):
+    tiny["base"] |= {"dataset": {"name": "ring", "train": 500, "test": 200}}
+    tiny["measure"] |= {"features": "pixels", "metrics": ["frechet_distance", "precision"]}
+    spec = first(tiny)
+    record = run_trial(spec, study.trial(spec.trial_id))
+    assert record.result.status is TrialStatus.COMPLETED
+    assert math.isfinite(record.values_at(60)["fd_pixels_60"])

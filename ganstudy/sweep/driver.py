@@ -279,7 +279,8 @@ def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[
     for arm in spec.arms:
         configs: dict[str, list[tuple[float, dict[str, Any]]]] = {}
         for trial in trials:
-            if trial["arm"] == arm.name and trial["config_id"] != DEFAULT_CONFIG:
+            counts = trial["config_id"] != DEFAULT_CONFIG or spec.replicate is not None
+            if trial["arm"] == arm.name and counts:
                 score = trial.get(f"best.{spec.measure.primary}")
                 done = trial["status"] == TrialStatus.COMPLETED
                 ranked = (math.inf if score is None or not done else sign * score, trial)

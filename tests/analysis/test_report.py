@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from analysis import figures
 from analysis.report import render, summarize, write_report
 from analysis.tables import Study
-from analysis.verdict import verdict
+from analysis.verdict import comparisons, verdict
 
 INF = math.inf
 FOUR = {"a": [10.0, 20.0, 30.0, INF], "b": [11.0, 19.0, 33.0, 44.0]}
@@ -127,3 +128,31 @@ def test_a_browser_draws_every_figure_without_a_word(synthetic, tmp_path):
     )  # fmt: skip
     assert shown.stdout.count('class="main-svg"') >= 4, "a figure was not drawn"
     assert "CONSOLE" not in shown.stderr, shown.stderr
+
+
+def test_repeated_configs_are_compared_over_seeds(synthetic):
+    # The arms' best configs are c01 and c00; other configs, however good, are not looked at.
+    chosen = {"a": {"c01": {}, "c00": {}}, "b": {"c00": {}}}
+    folder = synthetic(
+        {"a": [1.0, 8.0], "b": [7.0]},
+        design={"sampler": "replicate", "paired": True},
+        replicate={"from": "elsewhere", "configs": chosen},
+    )
+    study = Study.load(folder)
+    assert study.unit_scores("a").to_dict() == {0: 8.0}
+    assert study.unit == "seed"
+    (pair,) = comparisons(study)
+    assert (pair.wins, pair.losses, pair.pairs) == (0, 1, 1)
+    assert figures.budget_curve_data(study) == []
+    summary = summarize(folder)
+    assert summary.columns[1] == "seeds"
+    assert "with 1 seed an arm" in summary.verdict
+    assert "Median and best over seeds" in render(study)
+
+
+def test_notes_stand_in_the_report(synthetic):
+    folder = synthetic({"a": [1.0, 2.0]})
+    protocol = json.loads((folder / "protocol.json").read_text())
+    note = "vae: vae has no discriminator: its budget <is> counted"
+    (folder / "protocol.json").write_text(json.dumps(protocol | {"notes": [note]}))
+    assert "its budget &lt;is&gt; counted" in render(Study.load(folder))

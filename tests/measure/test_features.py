@@ -21,9 +21,23 @@ def digits():
 def test_features_are_finite_float64_of_the_dimension(name, digits):
     network = FEATURES.build(name)
     features = network.extractor(digits)(digits.images("select")[:12])
-    assert features.shape == (12, network.dimension)
+    assert features.shape == (12, network.dimension(digits))
     assert features.dtype == np.float64
     assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "lite0"])
+def test_networks_that_read_images_refuse_points_and_name_what_reads_them(name):
+    with pytest.raises(ValueError, match="use pixels"):
+        FEATURES.build(name).check(DATASETS.build("ring"))
+
+
+def test_the_features_of_points_are_the_points():
+    ring = DATASETS.build("ring")
+    points = ring.images("select")[:5]
+    pixels = FEATURES.build("pixels")
+    np.testing.assert_array_equal(pixels.extractor(ring)(points), points.flatten(1).numpy())
+    assert pixels.dimension(ring) == 2
 
 
 @pytest.mark.parametrize("name", FEATURES.names())
