@@ -53,9 +53,22 @@ def layout(**more: Any) -> dict[str, Any]:
     return shared | more
 
 
-def score_axis(title: str, log: bool) -> dict[str, Any]:
-    """Return an axis of scores; a logarithmic one is labelled at 1, 2 and 5."""
-    return {"title": title} | ({"type": "log", "dtick": "D2"} if log else {"type": "linear"})
+LABELLED_DECADES = 3.0
+"""Decades of a logarithmic axis beyond which labels at 2 and 5 would overlap."""
+
+
+def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:
+    """Return an axis for `scores`: logarithmic where all are positive.
+
+    It is labelled at 1, 2 and 5, or at powers of ten only where it spans many.
+    """
+    if not scores or min(scores) <= 0:
+        return {"title": title, "type": "linear"}
+    decades = math.log10(max(scores) / min(scores))
+    if decades <= LABELLED_DECADES:
+        return {"title": title, "type": "log", "dtick": "D2"}
+    step = math.ceil(decades / 8)
+    return {"title": title, "type": "log", "dtick": step, "exponentformat": "power"}
 
 
 def parameters(row: Mapping[Any, Any]) -> str:
@@ -143,7 +156,7 @@ def score_distribution_figure(data: ScoreDistribution) -> go.Figure:
             "range": [-0.5, len(data.arms) - 0.5],
             "automargin": True,
         },
-        yaxis=score_axis(data.score, log),
+        yaxis=score_axis(data.score, finite),
     )
     if any(counts.values()) and finite:
         _level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
@@ -275,7 +288,6 @@ def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
         if bars:
             _add_interval(figure, curve, bars, look)
     finite = [m for curve in curves for m in curve.median if math.isfinite(m)]
-    log = bool(finite) and min(finite) > 0
     longest = max((curve.n for curve in curves), default=1)
     figure.update_layout(
         **layout(),
@@ -284,7 +296,7 @@ def budget_curve_figure(curves: Sequence[BudgetCurve], score: str) -> go.Figure:
             "type": "log" if longest > 20 else "linear",
             "dtick": None if longest > 20 else 1,
         },
-        yaxis=score_axis(f"median best {score}", log),
+        yaxis=score_axis(f"median best {score}", finite),
     )
     return figure
 
@@ -395,7 +407,7 @@ def training_curves_figure(
             hovertext=[f"{trial}: {kind} began at {onset}" for onset, _, trial in marks],
             hoverinfo="text",
         )
-    y = score_axis(score, log)
+    y = score_axis(score, extent or ())
     if extent is not None:
         ends = [math.log10(v) if log else v for v in extent]
         margin = 0.05 * (ends[1] - ends[0]) + 1e-3

@@ -20,15 +20,6 @@ SMALL = [
 ]
 MODELS = {"minimax", "non_saturating", "least_squares", "wgan", "wgan_gp", "dragan", "began"}
 MODELS |= {"vae"}
-    "minimax",
-    "non_saturating",
-    "least_squares",
-    "wgan",
-    "wgan_gp",
-    "dragan",
-    "began",
-    "vae",
-}
 
 
 def run(study: str, runs, *settings: str) -> None:

@@ -104,8 +104,8 @@ class TrainConfig:
         if self.compile and differentiated:
             raise StudyError(
                 "compile",
-                f"excludes {differentiated[0]}: torch.compile has no double backward, which a "
-                f"penalty on gradients needs",
+                f"excludes {differentiated[0]}: torch.compile has no double backward, so that a "
+                f"penalty on gradients could only run uncompiled beside it",
             )
         if self.n_critic > 1 and self.generator_steps > 1:
             raise StudyError("generator_steps", "excludes n_critic > 1, its converse")
@@ -123,6 +123,8 @@ class TrainConfig:
     def _check_without_game(self) -> None:
         """Refuse what needs a discriminator, for a model that has none."""
         why = f"{self.loss.name} has no discriminator"
+        if self.compile:
+            raise StudyError("compile", f"is for games, and {why}")
         if self.regularizers:
             raise StudyError(f"regularizers.{self.regularizers[0].name}", f"{why} to regularise")
         played = [s.name for s in self.stabilizers if not s.averages]

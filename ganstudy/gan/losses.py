@@ -181,7 +181,7 @@ class RelativisticPairing(Loss):
 
 @LOSSES.register(
     "relativistic_average",
-    paper="Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.2 (RaSGAN)",
+    paper="Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.3 (RaSGAN)",
 )
 @component
 class RelativisticAverage(Loss):
@@ -190,7 +190,7 @@ class RelativisticAverage(Loss):
     Gradients flow through the means too, as in the paper.
 
     Elsewhere:
-        The author's own code halves the sum; with Adam that changes nothing.
+        The author's own code halves the sum: beside a penalty, that doubles the penalty's share.
     """
 
     generator_reads_real: ClassVar[bool] = True
@@ -238,8 +238,9 @@ class BoundaryEquilibrium(Loss):
     paper; both energies are those of that update's batches.
 
     Elsewhere:
-        torchgan and hwalsuklee's collection clamp k; compare_gan, AGCE's code, does not
-        (variant: agce_code).
+        torchgan and hwalsuklee's collection clamp k; compare_gan, AGCE's code, does not, and its
+        images in [0, 1] halve the energies that move k (variant: agce_code); it takes them anew
+        after the update.
     """
 
     reconstruction_power: ClassVar[int] = 1
@@ -249,7 +250,7 @@ class BoundaryEquilibrium(Loss):
     k_rate: Annotated[float, Field(gt=0)] = 1e-3
     """How fast k moves (lambda_k in the paper)."""
     variant: Variant = "reference"
-    """reference: k is clamped to [0, 1]; agce_code: it is not."""
+    """reference: k is clamped to [0, 1]; agce_code: it is not, and energies are half as large."""
 
     def memory(self) -> Memory:
         return {"k": torch.zeros(())}
@@ -267,14 +268,18 @@ class BoundaryEquilibrium(Loss):
 
     def remember(self, memory: Memory, real_logits: Tensor, fake_logits: Tensor) -> None:
         k = memory["k"]
-        k += self.k_rate * (fake_logits.mean() - self.gamma * real_logits.mean()).to(k)
+        imbalance = (fake_logits.mean() - self.gamma * real_logits.mean()).to(k)
+        k += self.k_rate * (imbalance if self.variant == "reference" else imbalance / 2)
         if self.variant == "reference":
             k.clamp_(0, 1)
 
 
 @component
 class FDivergence(Loss, ABC):
-    """Variational bound of an f-divergence: -E g(r) + E f*(g(f)), g the paper's activation."""
+    """Minus the variational bound of an f-divergence: -E g(r) + E f*(g(f)), g its activation.
+
+    Where exponentials stand, logits beyond some 88 overflow float32: such a run diverges.
+    """
 
     non_saturating: bool = False
     """Whether the generator maximises E g(f), the paper's practical form, not minimises -E f*."""
@@ -337,7 +342,8 @@ class PearsonChiSquared(FDivergence):
     """f-GAN bound of the Pearson chi-squared divergence: g(v) = v, f*(g(v)) = v^2 / 4 + v.
 
     Elsewhere:
-        Least squares with targets -1, 1 and 0 minimises the same divergence (Mao et al. 2017).
+        Least squares with targets -1, 1 and 0 minimises a relative of it: the divergence of
+        data + model from twice the model (Mao et al. 2017).
     """
 
     def activation(self, logits: Tensor) -> Tensor:
@@ -387,10 +393,10 @@ class EvidenceLowerBound(Objective):
 
     Minimises E sum BCE(x, decoded) + KL(q(z|x) || N(0, I)), with pixels and decoder means in
     [0, 1] and one draw of z per image. The generator is the decoder; the encoder is the
-    discriminator's network with 2 latent_dim outputs, mean and s^-1 of the standard deviation
-    (+ 1e-6). There being no discriminator, its budget is counted in batches: one update of encoder
-    and decoder per real batch, so that it sees as many images as an arm with the same
-    `budget.discriminator_updates`; `n_critic` and `generator_steps` change nothing.
+    discriminator's network with 2 latent_dim outputs, the mean and what softplus turns into the
+    standard deviation (+ 1e-6). There being no discriminator, its budget is counted in generator
+    updates, one per batch of real images, so that it sees as many images as an arm with as many
+    discriminator updates; `n_critic` and `generator_steps` change nothing.
 
     Elsewhere:
         compare_gan, AGCE's code, sums the likelihood over height and width and averages it over

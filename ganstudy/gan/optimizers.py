@@ -44,7 +44,7 @@ class Adam(Optimizer):
     """Adam; the defaults are DCGAN's (Radford et al. 2016, arXiv:1511.06434).
 
     Elsewhere:
-        StudioGAN's epsilon is 1e-6; mimicry and most spectral-norm papers take betas (0, 0.9).
+        StudioGAN's epsilon is 1e-6; mimicry takes betas (0, 0.9), BigGAN's code (0, 0.999).
     """
 
     lr: LearningRate = 2e-4
@@ -91,7 +91,8 @@ class SGD(Optimizer):
     lr: LearningRate = 1e-2
     """Learning rate."""
     momentum: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Share of the last step that is taken again; negative in Gidel et al. 2019."""
+    """Share of the last step that is taken again; may be negative (Gidel et al. 2019,
+    arXiv:1807.04740)."""
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         # torch refuses a negative momentum only when it is given to the constructor.
@@ -109,8 +110,8 @@ class OptimisticAdam(Adam):
     u is Adam's update, bias corrections included, and 0 before the first step, as in the paper.
 
     Elsewhere:
-        The authors' code is the same; others apply the correction to the gradient before Adam
-        sees it, which is another method.
+        Ports differ in the old update: as it was made, as here, or with the bias corrections of
+        the step at hand.
     """
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -122,7 +123,9 @@ class OptimisticAdamStep(torch.optim.Adam):
     """torch's Adam with the step -2 u_t + u_(t-1)."""
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Make one optimistic step."""
+        """Make one optimistic step; a closure, which would see no weights, is refused."""
+        if closure is not None:
+            raise ValueError("optimistic Adam takes no closure")
         with torch.no_grad():
             parameters = [
                 p for group in self.param_groups for p in group["params"] if p.grad is not None
@@ -131,7 +134,7 @@ class OptimisticAdamStep(torch.optim.Adam):
             # Adam's update does not depend on the weights: at 0 it is read off without rounding.
             for p in parameters:
                 p.zero_()
-            super().step(closure)
+            super().step()
             for p, start in zip(parameters, before, strict=True):
                 update = p.neg()
                 last = self.state[p].get("last_update", torch.zeros_like(update))
@@ -148,10 +151,11 @@ class ExtragradientSGD(SGD):
 
     One update computes each gradient twice, on the same batch and latents (Mishchenko et al. 2020,
     arXiv:1905.11373, show why the same): first to extrapolate both networks from where they stand,
-    then to step from there. So it costs about twice the time and no more images.
+    then to step from there. So it costs about twice the time and no more images. Momentum, if any,
+    is updated in both halves.
 
     Elsewhere:
-        Gidel's code draws a new batch for the second half and counts the halves as updates.
+        Gidel's code draws a new batch for the second half, so that an update sees two.
     """
 
     extrapolates: ClassVar[bool] = True
@@ -165,7 +169,7 @@ class ExtragradientAdam(Adam):
     As extragradient_sgd; the running means are updated in both halves, as in the paper.
 
     Elsewhere:
-        Gidel's code draws a new batch for the second half and counts the halves as updates.
+        Gidel's code draws a new batch for the second half, so that an update sees two.
     """
 
     extrapolates: ClassVar[bool] = True
@@ -241,7 +245,7 @@ class Cyclical(Schedule):
     """Let the learning rate rise from `low` to 1 and fall back in straight lines, again and again.
 
     Elsewhere:
-        torch's CyclicLR is the same with its period in updates.
+        torch's CyclicLR has its period in updates, and by default cycles momentum too.
     """
 
     cycles: Annotated[int, Field(ge=1)] = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class TrainerState:
     discriminator_optimizer: torch.optim.Optimizer
     averages: nn.ModuleDict
     memories: dict[str, Memory]
-    """What the loss and the regularisers remember, by component."""
+    """What the loss (as "loss") and the regularisers remember."""
     batches: BatchSampler
     streams: dict[str, torch.Generator]
     generator_updates: int = 0
@@ -85,8 +86,9 @@ class TrainerState:
         """Become the state that `state_dict` was taken of."""
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        # Copied, since torch's optimisers take tensors over as they are.
+        for optimizer in ("generator_optimizer", "discriminator_optimizer"):
+            getattr(self, optimizer).load_state_dict(copy.deepcopy(state[optimizer]))
         self.averages.load_state_dict(state["averages"])
         for name, memory in self.memories.items():
             for key, value in memory.items():
@@ -114,10 +116,10 @@ def build_discriminator(
 
 
 def initial_memories(config: TrainConfig, device: str) -> dict[str, Memory]:
-    """Return what each component remembers before the first update, on `device`."""
+    """Return what the loss ("loss") and each regulariser (its name) remember at first."""
     memories = {r.name: r.memory() for r in config.regularizers}
     if isinstance(config.loss, Loss):
-        memories[config.loss.name] = config.loss.memory()
+        memories["loss"] = config.loss.memory()
     return {
         name: {key: value.to(device) for key, value in memory.items()}
         for name, memory in memories.items()

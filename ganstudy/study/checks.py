@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ganstudy.gan.architectures import Architecture, ImageShape
+from ganstudy.gan.architectures.base import squashing
 from ganstudy.gan.config import SINGLE, TrainConfig, at
 from ganstudy.gan.losses import Loss, Objective
 from ganstudy.gan.state import build_discriminator
@@ -117,7 +118,10 @@ def networks(
 ) -> tuple[nn.Module, nn.Module]:
     """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return architecture.generator(shape), build_discriminator(architecture, loss, shape)
+        generator = architecture.generator(shape)
+        if not isinstance(loss, Loss):
+            squashing(generator)
+        return generator, build_discriminator(architecture, loss, shape)
 
 
 def notes(spec: StudySpec) -> list[str]:

@@ -69,7 +69,8 @@ AGCE = "Lucic et al. 2018, arXiv:1711.10337"
 AGCE_SUMMARY = (
     "Ranges and defaults of the study's public code, on its network; real batches in one fixed "
     "order; the budget of its grey data sets (78,125 updates on CIFAR-10, 101,250 on CelebA). "
-    "Every generator update draws its own latents, where that code used the discriminator's again"
+    "Every generator update draws its own latents, where that code, WGAN-GP aside, used the "
+    "discriminator's again; and none comes before the first n_critic discriminator updates"
 )
 
 
@@ -176,7 +177,8 @@ RECIPES: dict[str, Recipe] = {
 KURACH = "Kurach et al. 2019, arXiv:1807.04720"
 KURACH_SUMMARY = (
     "One cell of its grid of loss, penalty and normalisation, with the ranges of its bandit; "
-    "dcgan stands in for its networks, SNDCGAN and ResNet"
+    "dcgan stands in for its networks, SNDCGAN and ResNet, and hinge came only with its code's "
+    "last release. Its own DRAGAN (centred uniform noise, clipped) is not here"
 )
 KURACH_PENALTIES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "none": ({}, []),
@@ -215,7 +217,7 @@ def kurach(loss: str, penalty: str, normalization: str) -> Recipe:
     code: dict[str, Any] = {}
     if weights:
         wide[f"regularizers.{penalty}.weight"] = {"log_uniform": weights}
-    if penalty in ("gradient_penalty", "dragan"):
+    if penalty == "gradient_penalty":
         code["regularizers"] = {penalty: {"variant": "agce_code"}}
     if loss == "least_squares":
         code["loss"] = {"variant": "agce_code"}

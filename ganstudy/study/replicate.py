@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -43,7 +42,7 @@ class Replicate(pydantic.BaseModel):
     select: Select = Select()
     """Which of them."""
     seeds: Annotated[int, Field(ge=1)] = 50
-    """Training seeds per configuration: the first whole numbers that the source did not use."""
+    """Training seeds per configuration: whole numbers from the source's largest seed on."""
     configs: dict[str, dict[str, dict[str, Any]]] | None = None
     """Arm -> config_id -> swept values, best first; filled in from the source."""
 
@@ -76,16 +75,16 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
     if not (folder / "study.yaml").exists():
         raise StudyError("from", f"{folder} is not a study's folder: it holds no study.yaml")
     source = read_yaml(folder / "study.yaml")
-    design = data.get("design", {})
-    if isinstance(design, Mapping) and {"sampler", "seeds", "configs"} & set(design):
+    design, own = (_mapping(key, data.get(key)) for key in ("design", "arms"))
+    if {"sampler", "seeds", "configs"} & set(design):
         raise StudyError("", "sets design.sampler, configs and seeds itself: leave them out")
-    own = data.get("arms", {})
     dropped = {arm for arm, settings in own.items() if settings is None}
     arms = [arm for arm in source["arms"] if arm not in dropped]
     chosen = {arm: best_configs(folder, arm, asked.select.top) for arm in arms}
     filled = asked.model_copy(update={"from_": str(folder), "configs": chosen})
-    fresh = (seed for seed in itertools.count() if seed not in source["design"]["seeds"])
-    seeds = list(itertools.islice(fresh, asked.seeds))
+    # Above all of the source's, which excludes those of the source's own source too.
+    first = max(source["design"]["seeds"]) + 1
+    seeds = list(range(first, first + asked.seeds))
     expanded = {
         **{key: source[key] for key in INHERITED if key in source},
         **data,
@@ -93,6 +92,14 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
         "replicate": filled.model_dump(by_alias=True),
     }
     return expanded, {arm: _template(settings) for arm, settings in source["arms"].items()}
+
+
+def _mapping(key: str, value: object) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise StudyError(key, f"a mapping is needed, got {value!r}")
+    return value
 
 
 def _template(arm: Mapping[str, Any]) -> Template:
@@ -106,7 +113,10 @@ def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:
     trial that did not complete counts as infinitely bad. The arm's defaults may win.
     """
     protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-    trials = load_results(folder).trials
+    try:
+        trials = load_results(folder).trials
+    except FileNotFoundError:
+        raise StudyError("from", f"{folder} has no finished trial yet") from None
     trials = trials[trials["arm"] == arm]
     column = f"best.{protocol['primary']}"
     if column not in trials:

@@ -66,6 +66,7 @@ def test_all_regularisers_together_train():
          "no discriminator"),
         ({"loss": "vae", "optimizer": "extragradient_sgd"}, "optimizer", "a game of two"),
         ({"loss": "vae", "architecture": {"name": "infogan"}}, "architecture.prior", "normal"),
+        ({"loss": "vae", "compile": True}, "compile", "is for games"),
         ({"flips": 1}, "flips", "true or false"),
         ({"data_seed": -1}, "data_seed", "at least 0"),
         ({"precision": "float16"}, "precision", "did you mean"),

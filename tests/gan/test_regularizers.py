@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -118,21 +116,24 @@ def test_dragan_perturbs_reals_by_its_share_of_their_deviation():
     assert agce.mean().item() == pytest.approx(0.125 * real.std().item(), rel=0.05)
 
 
-def test_agces_penalties_on_a_linear_discriminator():
+def unit_gradients(network: nn.Module, points: torch.Tensor, squash=None) -> torch.Tensor:
+    """Differentiate by u = (x + 1) / 2, images in [0, 1] as AGCE's code holds them."""
+    unit = ((points.double() + 1) / 2).requires_grad_()
+    logits = network(2 * unit - 1)
+    outputs = logits if squash is None else squash(logits)
+    return torch.autograd.grad(outputs.sum(), unit)[0].flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "squash"), [("gradient_penalty", None), ("dragan", torch.sigmoid)]
+)
+def test_agces_penalties_are_those_of_images_in_zero_to_one(name, squash):
     network, (real, fake) = linear(), images()
-    norm = network[1].weight.norm().item()
-    for name in ("gradient_penalty", "dragan"):
-        regularizer = REGULARIZERS.build(name, variant="agce_code")
-        found = regularizer.penalty(network, real, fake, rng()).item()
-        if name == "gradient_penalty":
-            expected = 10 * (math.sqrt(1e-4 + (2 * norm) ** 2) - 1) ** 2
-        else:
-            at = points_of(regularizer, real, fake)  # the same points from the same seed
-            s = torch.sigmoid(network(at.double()))[:, 0]
-            norms = (1e-4 + (2 * norm * s * (1 - s)) ** 2).sqrt()
-            found = regularizer.penalty(network, real, fake, rng(1)).item()
-            expected = 10 * (norms - 1).square().mean().item()
-        assert found == pytest.approx(expected, rel=1e-9)
+    regularizer = REGULARIZERS.build(name, variant="agce_code")
+    points = points_of(regularizer, real, fake)  # taken with the seed 1
+    norms = (1e-4 + unit_gradients(network, points, squash).square().sum(1)).sqrt()
+    found = regularizer.penalty(network, real, fake, rng(1))
+    assert found.item() == pytest.approx(10 * (norms - 1).square().mean().item(), rel=1e-9)
 
 
 def test_a_one_sided_penalty_lets_small_gradients_be():
@@ -228,13 +229,12 @@ def test_latent_consistency_has_its_closed_form_on_linear_networks():
         generator[0].weight.copy_(direction[:, None])
     latents = torch.randn(5, 1, generator=rng(2)).double()
     noise = 0.05 * torch.randn(5, 1, generator=rng(3)).double()
-    fake = generator(latents)
-    found = zcr.latent_penalty(network, generator, latents, fake, rng(3))
+    found = zcr.latent_penalty(network, generator, latents, rng(3))
     slope = network[1].weight[0] @ direction
     torch.testing.assert_close(found, 20 * (noise * slope).square().mean(), rtol=1e-6, atol=0)
     found.backward()
     assert network[1].weight.grad.abs().sum() > 0
-    gained = zcr.generator_penalty(generator, latents, fake, rng(3))
+    gained = zcr.generator_penalty(generator, latents, rng(3))
     expected = -0.5 * (noise * direction).square().mean()
     torch.testing.assert_close(gained, expected, rtol=1e-6, atol=0)
 
@@ -258,6 +258,16 @@ def test_weight_penalties_by_hand():
     expected = 0.01 * 4 * torch.tensor([[0.0, 11], [11, 0]]) @ network[0].weight.detach()
     torch.testing.assert_close(network[0].weight.grad, expected)
     assert l2.weight_penalty(network, "generator") is None
+
+
+def test_orthogonal_reads_transposed_convolutions_by_their_outputs():
+    network = nn.Sequential(nn.ConvTranspose2d(8, 3, 4))
+    weight = network[0].weight.detach().transpose(0, 1).flatten(1)  # (outputs, inputs * 16)
+    assert weight.shape == (3, 128)
+    gram = weight @ weight.T
+    expected = 2 * (gram - gram.diag().diag()).square().sum().item()
+    found = REGULARIZERS.build("orthogonal", weight=2.0).weight_penalty(network, "discriminator")
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_clip_bounds_the_norm_of_all_gradients_together():

@@ -56,6 +56,7 @@ VARIANTS = [
     {"generator_steps": 2},
     {"flips": True, "data_seed": 547},
     {"precision": "bfloat16"},
+    {"precision": "bfloat16", "loss": "vae"},
     {"memory_format": "contiguous"},
 ]
 
@@ -219,6 +220,36 @@ def test_the_order_of_the_data_has_a_seed_of_its_own():
     assert not torch.equal(weights(first), weights(second))
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"precision": "bfloat16"}, {"stabilizers": {"instance_noise": {}}}], ids=str
+)
+def test_latent_consistency_sees_the_change_of_the_latent_and_nothing_else(settings):
+    # With a change of nothing there is nothing to pay, whatever noise or precision the game has.
+    t = trainer(regularizers={"latent_consistency": {"sigma": 1e-6}}, **settings)
+    signals = t.advance(2)
+    assert signals["penalty/latent_consistency"] < 1e-8
+    assert abs(signals["generator_penalty/latent_consistency"]) < 1e-8
+
+
+def test_both_halves_of_an_extragradient_update_see_the_same_draws():
+    t = trainer(
+        optimizer="extragradient_sgd",
+        regularizers={"gradient_penalty": {}},
+        stabilizers={"instance_noise": {"sigma": 0.5}},
+    )
+    seen, forward = [], t.state.discriminator.forward
+    t.state.discriminator.forward = lambda x: seen.append(x.detach().clone()) or forward(x)
+    t.advance(1)
+    # Reals, fakes, penalty points, the generator's fakes, and in the first half one reading more.
+    assert len(seen) == 9
+    assert torch.equal(seen[0], seen[5]), "the noise on the reals differs between the halves"
+    alphas = [
+        ((points - fake) / (real - fake)).flatten(1).median(dim=1).values
+        for real, fake, points in (seen[0:3], seen[5:8])
+    ]
+    torch.testing.assert_close(alphas[0], alphas[1], rtol=0, atol=1e-3)
+
+
 def test_boundary_equilibriums_k_is_signalled_and_moves():
     t = trainer(loss={"name": "boundary_equilibrium", "k_rate": 0.1})
     values = [t.advance(1)["boundary_equilibrium/k"] for _ in range(5)]
@@ -244,6 +275,7 @@ def test_bfloat16_runs_networks_lower_and_leaves_weights_and_penalties_in_float3
 def test_compiled_training_agrees_with_eager_training():
     small = {"architecture": {"name": "mlp", "width": 8, "depth": 1}}  # compiles in seconds
     eager, compiled = trainer(**small), trainer(**small, compile=True)
+    assert isinstance(compiled._discriminate, torch._dynamo.OptimizedModule)
     one, other = eager.advance(3), compiled.advance(3)
     for name, value in one.items():
         # 1 %: fused kernels round differently, and three updates of Adam amplify it.
@@ -292,10 +324,13 @@ def test_instance_noise_has_its_sigma():
     assert seen.std().item() == pytest.approx(0.5, abs=0.008)
 
 
-def test_nan_goes_out_as_nan():
-    t = trainer()
+@pytest.mark.parametrize(
+    ("loss", "signal"), [("hinge", "discriminator_loss"), ("vae", "generator_loss")]
+)
+def test_nan_goes_out_as_nan(loss, signal):
+    t = trainer(loss=loss)
     t.state.generator.state_dict()["0.weight"].fill_(math.nan)
-    assert math.isnan(t.advance(1)["discriminator_loss"])
+    assert math.isnan(t.advance(1)[signal])
     assert t.sample(4, torch.Generator()).isnan().any()
 
 

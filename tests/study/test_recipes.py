@@ -99,8 +99,6 @@ def test_every_recipe_trains_at_both_ends_of_its_spaces(name):
         ).arms
         for end in (0, -1):
             values = {key: d.ends()[end] for key, d in arm.space.items()}
-            if space == "narrow" and name.startswith("kurach"):
-                continue
             signals = build_trainer(arm.train(values, 0)).advance(1)
             assert torch.tensor(list(signals.values())).isfinite().all()
 

@@ -53,7 +53,7 @@ def test_the_best_configs_of_each_arm_are_run_over_seeds_that_the_source_did_not
     for arm in ("non_saturating", "wgan_gp"):
         mine = [t for t in trials if t.arm == arm]
         assert {t.config_id for t in mine} == set(ranked(source, arm).index[:2])
-        assert sorted({t.seed for t in mine}) == [1, 3, 4]
+        assert sorted({t.seed for t in mine}) == [3, 4, 5]
         assert len(mine) == 2 * 3
         for trial in mine:
             row = original.loc[f"{arm}-{trial.config_id}-s0"]
@@ -104,6 +104,8 @@ def test_more_seeds_move_no_trial_and_other_settings_lie_over_the_sources(source
         ({"replicate": {"seed": 3}}, "replicate.seed", "did you mean 'seeds'"),
         ({"design": {"seeds": [1]}}, "replicate", "leave them out"),
         ({"design": {"sampler": "grid"}}, "replicate", "leave them out"),
+        ({"arms": ["wgan_gp"]}, "replicate.arms", "a mapping is needed"),
+        ({"arms": {"hinge": {"loss": "hinge"}}}, "replicate", "its source has no arm hinge"),
     ],
     ids=str,
 )

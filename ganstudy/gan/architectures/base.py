@@ -51,12 +51,17 @@ class Architecture(Component, ABC):
         """
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
-        """Return an auto-encoder of images, for energy-based losses.
+        """Return an auto-encoder of images, the discriminator of energy-based losses.
 
-        Its encoder is the discriminator's network, its decoder the generator's, as in BEGAN.
+        Its encoder is the discriminator's network, its decoder has the generator's layers, as in
+        BEGAN, under the discriminator's normalisation.
         """
         encoder = self.discriminator(image_shape, outputs=self.latent_dim)
-        return nn.Sequential(encoder, self.generator(image_shape))
+        return nn.Sequential(encoder, self.decoder(image_shape))
+
+    @abstractmethod
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
+        """Return the decoder of `auto_encoder`: codes (batch, latent_dim) -> images."""
 
     def latents(self, count: int, rng: torch.Generator) -> Tensor:
         """Draw `count` latents from the prior, (count, latent_dim)."""
@@ -66,6 +71,22 @@ class Architecture(Component, ABC):
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+
+class ScaledSigmoid(nn.Module):
+    """2 sigmoid(x) - 1: a sigmoid output for images in [-1, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values in [-1, 1]."""
+        return torch.tanh(x / 2)
+
+
+def squashing(generator: nn.Module) -> nn.Module:
+    """Return the generator's last activation; raises ValueError where it is of no known kind."""
+    found = [m for m in generator.modules() if isinstance(m, nn.Tanh | ScaledSigmoid)]
+    if not found:
+        raise ValueError("a vae needs a generator that ends in Tanh or ScaledSigmoid")
+    return found[-1]
 
 
 class EnergyDiscriminator(nn.Module):

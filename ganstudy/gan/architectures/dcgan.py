@@ -48,17 +48,24 @@ class DCGAN(Architecture):
     """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
+        return self._upsampling(image_shape, "batch")
+
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
+        network = self._upsampling(image_shape, self.discriminator_normalization)
+        return apply_spectral_norm(network) if self.spectral_norm else network
+
+    def _upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
         channels, side, _ = image_shape
         widths = self._widths(image_shape)
-        base = side >> len(widths)
+        base, bias = side >> len(widths), norm != "batch"
         layers: list[nn.Module] = [
-            nn.Linear(self.latent_dim, widths[-1] * base * base, bias=False),
+            nn.Linear(self.latent_dim, widths[-1] * base * base, bias=bias),
             nn.Unflatten(1, (widths[-1], base, base)),
         ]
         for width, narrower in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            layers += [nn.BatchNorm2d(width), nn.ReLU()]
-            layers += [nn.ConvTranspose2d(width, narrower, 4, 2, 1, bias=False)]
-        layers += [nn.BatchNorm2d(widths[0]), nn.ReLU()]
+            layers += [normalization(norm, width), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(width, narrower, 4, 2, 1, bias=bias)]
+        layers += [normalization(norm, widths[0]), nn.ReLU()]
         layers += [nn.ConvTranspose2d(widths[0], channels, 4, 2, 1), nn.Tanh()]
         return initialize(init_normal(nn.Sequential(*layers)), self.initialization)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ganstudy.gan.architectures.base import ARCHITECTURES, Architecture, ImageShape, Width
@@ -35,7 +32,7 @@ class Dirac(Architecture):
 
     latent_dim: Width = 1
     """Dimension of the latent, which is not looked at."""
-    start: Annotated[float, Field()] = 1.0
+    start: float = 1.0
     """Value of theta and of psi before the first update."""
     bias: bool = False
     """Whether the discriminator has a bias, from 0."""
@@ -54,7 +51,7 @@ class Dirac(Architecture):
             nn.init.zeros_(linear.bias)
         return nn.Sequential(nn.Flatten(), linear)
 
-    def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
         raise ValueError("dirac has no auto-encoder; use another loss or the architecture mlp")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
@@ -14,6 +14,7 @@ from ganstudy.gan.architectures.base import (
     ImageShape,
     Normalization,
     Prior,
+    ScaledSigmoid,
     Width,
     apply_spectral_norm,
     initialize,
@@ -24,14 +25,6 @@ EPSILON = 1e-3
 """Of batch norm, TensorFlow's."""
 
 
-class ScaledSigmoid(nn.Module):
-    """2 sigmoid(x) - 1: a sigmoid output for images in [-1, 1]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return values in [-1, 1]."""
-        return torch.tanh(x / 2)
-
-
 @ARCHITECTURES.register("infogan", paper="Chen et al. 2016, arXiv:1606.03657; Lucic et al. 2018")
 @component
 class InfoGAN(Architecture):
@@ -40,8 +33,9 @@ class InfoGAN(Architecture):
     Generator: FC 1024, FC 128 (h / 4) (w / 4), two 4x4 transposed convolutions of stride 2, batch
     norm and leaky ReLU (0.2) after all but the last, a sigmoid. Discriminator: 4x4 convolutions of
     stride 2 to 64 and 128, FC 1024, FC 1, leaky ReLU, normalisation after all but the first and
-    the last. Weights from N(0, 0.02), those of convolutions cut at two deviations. At 28x28x1 the
-    two have 6.64 and 6.56 million parameters. `width` scales every layer, 64 being the paper's.
+    the last. Weights from N(0, 0.02), those of the discriminator's convolutions cut at two
+    deviations. At 28x28x1 the two have 6.64 and 6.56 million parameters. `width` scales every
+    layer, 64 being the paper's.
 
     Elsewhere:
         compare_gan's first release, which made the paper's numbers, passes real and fake through
@@ -91,22 +85,31 @@ class InfoGAN(Architecture):
         return apply_spectral_norm(network) if self.spectral_norm else network
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
-        """Return the auto-encoding discriminator that the paper's BEGAN has, code size `width`."""
+        """Return the auto-encoder that the paper's BEGAN has: two layers, a code of `width`."""
+        channels, height, width = self._checked(image_shape)
+        kind, inner = self.discriminator_normalization, 2 * self.width
+        flat = inner * (height // 4) * (width // 4)
+        encoder = [
+            nn.Conv2d(channels, self.width, 4, 2, 1), nn.LeakyReLU(0.2),
+            nn.Conv2d(self.width, inner, 4, 2, 1), nn.Flatten(),
+            nn.Linear(flat, self.width), self._norm(kind, self.width), nn.LeakyReLU(0.2),
+        ]  # fmt: skip
+        coded = self._initialized(nn.Sequential(*encoder))
+        network = nn.Sequential(coded, self.decoder(image_shape))
+        return apply_spectral_norm(network) if self.spectral_norm else network
+
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
         channels, height, width = self._checked(image_shape)
         kind, inner = self.discriminator_normalization, 2 * self.width
         flat = inner * (height // 4) * (width // 4)
         layers = [
-            nn.Conv2d(channels, self.width, 4, 2, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(self.width, inner, 4, 2, 1), nn.Flatten(),
-            nn.Linear(flat, self.width), self._norm(kind, self.width), nn.LeakyReLU(0.2),
             nn.Linear(self.width, flat), self._norm(kind, flat), nn.LeakyReLU(0.2),
             nn.Unflatten(1, (inner, height // 4, width // 4)),
             nn.ConvTranspose2d(inner, self.width, 4, 2, 1),
             self._norm(kind, self.width, spatial=True), nn.LeakyReLU(0.2),
             nn.ConvTranspose2d(self.width, channels, 4, 2, 1), ScaledSigmoid(),
         ]  # fmt: skip
-        network = self._initialized(nn.Sequential(*layers))
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return self._initialized(nn.Sequential(*layers))
 
     def _leaky(self) -> nn.Module:
         return nn.LeakyReLU(self.generator_slope)
@@ -122,12 +125,13 @@ class InfoGAN(Architecture):
     @torch.no_grad()
     def _initialized(self, network: nn.Module) -> nn.Module:
         for module in network.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            elif isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, 0.0, 0.02, -0.04, 0.04)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            else:
+                continue
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         return initialize(network, self.initialization)
 
     def _checked(self, image_shape: ImageShape) -> ImageShape:

@@ -41,6 +41,10 @@ class MLP(Architecture):
         network = nn.Sequential(*layers, nn.Tanh(), nn.Unflatten(1, image_shape))
         return initialize(network, self.initialization)
 
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
+        network = self.generator(image_shape)
+        return apply_spectral_norm(network) if self.spectral_norm else network
+
     def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
         layers = self._layers(math.prod(image_shape), outputs, nn.LeakyReLU(0.2))
         network = initialize(nn.Sequential(nn.Flatten(), *layers), self.initialization)

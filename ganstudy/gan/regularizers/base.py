@@ -31,8 +31,8 @@ class Regularizer(Component):
     """A constraint on the game."""
 
     differentiates_input: ClassVar[bool] = False
-    """Whether it differentiates the discriminator by its input, sample by sample: then batch norm
-    makes it another penalty, and torch.compile, which has no double backward, cannot be used."""
+    """Whether it differentiates the discriminator by its input, sample by sample: batch norm then
+    makes it another penalty, and torch.compile, without double backward, cannot compile it."""
 
     interval: Annotated[int, Field(ge=1)] = 1
     """Apply at every interval-th update of a network, the first included; what is added to a loss
@@ -58,20 +58,15 @@ class Regularizer(Component):
         return None
 
     def latent_penalty(
-        self,
-        discriminator: Network,
-        generator: Network,
-        latents: Tensor,
-        fake: Tensor,
-        rng: torch.Generator,
+        self, discriminator: Network, generator: Network, latents: Tensor, rng: torch.Generator
     ) -> Tensor | None:
-        """Return what is added to the discriminator's loss, or None; `fake` is G(latents)."""
+        """Return what is added to the discriminator's loss for `latents`, or None."""
         return None
 
     def generator_penalty(
-        self, generator: Network, latents: Tensor, fake: Tensor, rng: torch.Generator
+        self, generator: Network, latents: Tensor, rng: torch.Generator
     ) -> Tensor | None:
-        """Return what is added to the generator's loss, or None; `fake` is G(latents)."""
+        """Return what is added to the generator's loss for `latents`, or None."""
         return None
 
     def weight_penalty(self, network: nn.Module, role: Role) -> Tensor | None:

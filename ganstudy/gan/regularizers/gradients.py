@@ -15,9 +15,9 @@ from ganstudy.registry import component
 
 
 def input_gradient_norm(
-    discriminator: Network, images: Tensor, squash: Callable[[Tensor], Tensor] | None = None
+    discriminator: Network, images: Tensor, *, differentiable: bool = True
 ) -> Tensor:
-    """Return the per-sample L2 norm of the logit's gradient at `images`, (batch,), differentiable.
+    """Return the per-sample L2 norm of the logit's gradient at `images`, (batch,).
 
     The norm is over all of channels, height and width. At a gradient of exactly zero torch's norm
     has derivative 0, so nothing needs to be added inside the root.
@@ -25,19 +25,24 @@ def input_gradient_norm(
     Args:
         discriminator: Images -> logits.
         images: Where, (batch, channels, height, width).
-        squash: Applied to the logits before differentiating.
+        differentiable: Whether the norms can be differentiated again, as a penalty's must.
     """
-    return input_gradients(discriminator, images, squash).flatten(1).norm(dim=1)
+    gradients = input_gradients(discriminator, images, differentiable=differentiable)
+    return gradients.flatten(1).norm(dim=1)
 
 
 def input_gradients(
-    discriminator: Network, images: Tensor, squash: Callable[[Tensor], Tensor] | None = None
+    discriminator: Network,
+    images: Tensor,
+    squash: Callable[[Tensor], Tensor] | None = None,
+    *,
+    differentiable: bool = True,
 ) -> Tensor:
-    """Return the gradient of each sample's logit at `images`, of their shape, differentiable."""
+    """Return the gradient of each sample's logit, squashed first, at `images`, of their shape."""
     images = images.detach().requires_grad_()
     logits = discriminator(images)
     outputs = logits if squash is None else squash(logits)
-    (gradient,) = torch.autograd.grad(outputs.sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(outputs.sum(), images, create_graph=differentiable)
     return gradient
 
 
@@ -95,8 +100,7 @@ class GradientPenalty(Regularizer):
 class DRAGAN(Regularizer):
     """weight * E (norm - target)^2 of the logit's gradient at noisy real images.
 
-    The noise is Gaussian, its standard deviation `noise` times that of the batch's pixels; the
-    paper leaves its scale to the reader.
+    The noise is Gaussian, its standard deviation `noise` times that of the batch's pixels.
 
     Elsewhere:
         Its authors' and most public codes draw uniform noise of one sign, x + u std(x) / 2,

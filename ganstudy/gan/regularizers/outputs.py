@@ -15,7 +15,7 @@ from ganstudy.gan.regularizers.base import REGULARIZERS, Network, Positive, Regu
 from ganstudy.registry import component
 
 
-@REGULARIZERS.register("lecam", paper="Tseng et al. 2021, arXiv:2104.03310, equation 5")
+@REGULARIZERS.register("lecam", paper="Tseng et al. 2021, arXiv:2104.03310")
 @component
 class LeCam(Regularizer):
     """weight * (E relu(r - mean_f)^2 + E relu(mean_r - f)^2), means over past updates.
@@ -67,10 +67,10 @@ def flipped_and_shifted(
         images: (batch, channels, height, width).
         rng: Draws two integers and a coin per image.
         flip: Whether to mirror.
-        shift: Largest shift in either direction, as a share of the height, rounded down.
+        shift: Largest shift in either direction, as a share of the shorter side, rounded down.
     """
     batch, _, height, width = images.shape
-    most = math.floor(height * shift)
+    most = math.floor(min(height, width) * shift)
     padded = pad(images, (most,) * 4, mode="reflect") if most else images
     offsets = torch.randint(0, 2 * most + 1, (batch, 2), generator=rng)
     mirrored = torch.rand(batch, generator=rng) < 0.5 if flip else torch.zeros(batch).bool()
@@ -90,7 +90,7 @@ class Consistency(Regularizer):
     """weight * E (D(x) - D(T x))^2, T a random flip and shift: CR-GAN; bCR with a fake_weight.
 
     The first paper regularises real images (fake_weight 0), the second both ("balanced", both
-    weights 10).
+    weights 10). D(x) is taken anew beside D(T x), one pass more than the papers make.
 
     Elsewhere:
         The same in StudioGAN: flips with probability 1/2, shifts up to an eighth of the height.
@@ -103,7 +103,7 @@ class Consistency(Regularizer):
     flip: bool = True
     """Whether T mirrors; digits and letters do not stay what they are when mirrored."""
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
-    """Largest shift, as a share of the image's height."""
+    """Largest shift, as a share of the image's shorter side."""
 
     def penalty(
         self, discriminator: Network, real: Tensor, fake: Tensor, rng: torch.Generator
@@ -136,21 +136,18 @@ class LatentConsistency(Regularizer):
     """Standard deviation of the change of the latent."""
 
     def latent_penalty(
-        self,
-        discriminator: Network,
-        generator: Network,
-        latents: Tensor,
-        fake: Tensor,
-        rng: torch.Generator,
+        self, discriminator: Network, generator: Network, latents: Tensor, rng: torch.Generator
     ) -> Tensor:
+        # Both made here, alike: the fakes that were trained on may be noised or of less precision.
         with torch.no_grad():
-            moved = generator(self._moved(latents, rng))
+            fake, moved = generator(latents), generator(self._moved(latents, rng))
         return self.weight * mse_loss(discriminator(moved), discriminator(fake))
 
     def generator_penalty(
-        self, generator: Network, latents: Tensor, fake: Tensor, rng: torch.Generator
+        self, generator: Network, latents: Tensor, rng: torch.Generator
     ) -> Tensor:
-        return -self.generator_weight * mse_loss(generator(self._moved(latents, rng)), fake)
+        moved = generator(self._moved(latents, rng))
+        return -self.generator_weight * mse_loss(moved, generator(latents))
 
     def _moved(self, latents: Tensor, rng: torch.Generator) -> Tensor:
         return latents + self.sigma * torch.randn(latents.shape, generator=rng).to(latents)

@@ -33,13 +33,30 @@ class WeightClip(Regularizer):
     @torch.no_grad()
     def after_step(self, network: nn.Module, role: Role) -> None:
         if role == "discriminator":
-            torch._foreach_clamp_min_(list(network.parameters()), -self.limit)
-            torch._foreach_clamp_max_(list(network.parameters()), self.limit)
+            for parameter in network.parameters():
+                parameter.clamp_(-self.limit, self.limit)
 
 
 def kernels(network: nn.Module) -> list[Tensor]:
     """Return the weights of `network` with at least two axes: no biases, no norms' scales."""
     return [p for p in network.parameters() if p.dim() > 1]
+
+
+def matrices(network: nn.Module) -> list[Tensor]:
+    """Return the kernels of `network` as matrices, (outputs, rest).
+
+    torch holds a transposed convolution's weight with its inputs first.
+    """
+    inputs_first = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, nn.ConvTranspose2d)
+        for parameter in module.parameters()
+    }
+    return [
+        (kernel.transpose(0, 1) if id(kernel) in inputs_first else kernel).flatten(1)
+        for kernel in kernels(network)
+    ]
 
 
 @REGULARIZERS.register("orthogonal", paper="Brock et al. 2019, arXiv:1809.11096, equation 3")
@@ -48,8 +65,8 @@ class Orthogonal(Regularizer):
     """weight * sum |W W^T (1 - I)|^2 over kernels, W as (outputs, rest): only angles count.
 
     Elsewhere:
-        BigGAN's code adds half of this penalty's gradient, to the generator, shared embeddings
-        left out. The paper writes W^T W; its code, as here, W W^T.
+        BigGAN's code adds half of this penalty's gradient, shared embeddings left out. The paper
+        writes W^T W; its code, as here, W W^T.
     """
 
     weight: Weight = 1e-4
@@ -61,8 +78,8 @@ class Orthogonal(Regularizer):
         if self.networks not in (role, "both"):
             return None
         parts = []
-        for kernel in kernels(network):
-            gram = kernel.flatten(1) @ kernel.flatten(1).T
+        for matrix in matrices(network):
+            gram = matrix @ matrix.T
             parts.append((gram - gram.diag().diag()).square().sum())
         return self.weight * torch.stack(parts).sum()
 

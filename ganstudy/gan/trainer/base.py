@@ -50,6 +50,8 @@ class NetworkTrainer(ABC):
     def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         """Build networks and streams from `config`; `device` is "cpu" or "cuda"."""
         self.config, self.device = config, device
+        if device == "cuda":
+            exact_float32()
         self.state = TrainerState.initial(config, device)
         # Compiled passes share their weights with the networks, which stay as they are for
         # sampling, for judging and for the state.
@@ -87,6 +89,8 @@ class NetworkTrainer(ABC):
         while state.discriminator_updates < end:
             self._follow_schedule()
             self._update(end)
+        if not self._sums:
+            return {}
         names = list(self._sums)
         means = [torch.stack(values).double().mean() for values in self._sums.values()]
         return dict(zip(names, torch.stack(means).tolist(), strict=True))
@@ -197,6 +201,15 @@ class NetworkTrainer(ABC):
 def grad_norm(network: nn.Module) -> Tensor:
     """Return the L2 norm of all gradients of `network` as they stand."""
     return get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def exact_float32() -> None:
+    """Keep cuDNN and cuBLAS from computing float32 in TF32; CUDA only, where it is the default.
+
+    With `precision: bfloat16` beside it, float32 must mean float32.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def _itself(network: nn.Module) -> nn.Module:

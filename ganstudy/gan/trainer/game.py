@@ -32,10 +32,10 @@ class GanTrainer(NetworkTrainer):
 
     def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         """Build networks and streams from `config`; `device` is "cpu" or "cuda"."""
-        super().__init__(config, device)
         if not isinstance(config.loss, Loss):
             raise TypeError(f"{config.loss.name} is no game: use build_trainer")
         self.loss = config.loss
+        super().__init__(config, device)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class GanTrainer(NetworkTrainer):
                 self._generator_update(real, read=last and step == config.generator_steps)
 
     def _after_discriminator_update(self, played: Played) -> None:
-        memory = self.state.memories[self.loss.name]
+        memory = self.state.memories["loss"]
         logits = played.real_logits.detach(), played.fake_logits.detach()
         self.loss.remember(memory, *logits)
         for name, value in memory.items():
@@ -85,10 +85,11 @@ class GanTrainer(NetworkTrainer):
     def _extragradient_update(self, real: Tensor, *, read: bool) -> None:
         """Extrapolate both networks, then step from where they stood by the gradients found.
 
-        Both halves see the same batch and latents. Signals are those of the first half.
+        Both halves see the same batch, latents and draws. Signals are those of the first half.
         """
         start = {role: self._weights(role) for role in ROLES}
-        latents = self._latents()
+        latents, draws = self._latents(), self.state.streams["penalty"]
+        before = draws.get_state()
         played = self._play(real, latents)
         total = self._discriminator_loss(played, read=read)
         self._backward("discriminator", total, read=read)
@@ -96,6 +97,7 @@ class GanTrainer(NetworkTrainer):
         for role in ROLES:
             self._apply(role)
         noted, self._sums = self._sums, {}
+        draws.set_state(before)
         again = self._play(real, latents)
         self._backward("discriminator", self._discriminator_loss(again, first=False))
         self._backward("generator", self._generator_loss(real, latents))
@@ -126,15 +128,13 @@ class GanTrainer(NetworkTrainer):
             first: False at an update's second look, which nothing remembers.
         """
         real_logits, fake_logits = played.real_logits, played.fake_logits
-        memory = self.state.memories[self.loss.name]
+        memory = self.state.memories["loss"]
         game = self.loss.discriminator_with(memory, real_logits, fake_logits)
         if first:
             self._remember(played)
         total = game
         for regularizer in self._due("discriminator"):
-            with torch.autocast(self.device, enabled=False):
-                parts = self._discriminator_penalties(regularizer, played)
-            for penalty in parts:
+            for penalty in self._discriminator_penalties(regularizer, played):
                 self._note(f"penalty/{regularizer.name}", penalty)
                 total = total + regularizer.interval * penalty
         self._note("discriminator_loss", game)
@@ -158,7 +158,7 @@ class GanTrainer(NetworkTrainer):
         found = (
             regularizer.penalty(state.discriminator, real, fake, rng),
             regularizer.logit_penalty(real_logits, fake_logits, memory),
-            regularizer.latent_penalty(state.discriminator, state.generator, latents, fake, rng),
+            regularizer.latent_penalty(state.discriminator, state.generator, latents, rng),
             regularizer.weight_penalty(state.discriminator, "discriminator"),
         )
         return [penalty for penalty in found if penalty is not None]
@@ -169,17 +169,14 @@ class GanTrainer(NetworkTrainer):
         # The discriminator's own gradients are not needed here: it only passes them through.
         state.discriminator.requires_grad_(False)
         with self._autocast():
-            clean = self._generate(latents)
-            fake = self._noised(clean)
+            fake = self._noised(self._generate(latents))
             fake_logits = self._discriminate(fake).float()
             real_logits = None
             if self.loss.generator_reads_real:
                 real_logits = self._discriminate(self._noised(real)).float()
         total = value = self.loss.generator(fake_logits, real_logits)
         for regularizer in self._due("generator"):
-            with torch.autocast(self.device, enabled=False):
-                parts = self._generator_penalties(regularizer, latents, clean.float())
-            for penalty in parts:
+            for penalty in self._generator_penalties(regularizer, latents):
                 self._note(f"generator_penalty/{regularizer.name}", penalty)
                 total = total + regularizer.interval * penalty
         self._note("generator_loss", value)
@@ -188,12 +185,11 @@ class GanTrainer(NetworkTrainer):
         state.discriminator.requires_grad_(True)
         return total
 
-    def _generator_penalties(
-        self, regularizer: Regularizer, latents: Tensor, fake: Tensor
-    ) -> list[Tensor]:
+    def _generator_penalties(self, regularizer: Regularizer, latents: Tensor) -> list[Tensor]:
+        """Return what `regularizer` adds to the generator's loss."""
         generator, rng = self.state.generator, self.state.streams["penalty"]
         found = (
-            regularizer.generator_penalty(generator, latents, fake, rng),
+            regularizer.generator_penalty(generator, latents, rng),
             regularizer.weight_penalty(generator, "generator"),
         )
         return [penalty for penalty in found if penalty is not None]
@@ -203,7 +199,7 @@ class GanTrainer(NetworkTrainer):
         state = self.state
         self._note("generator_logit_slope", logit_slope(self.loss, fake_logits, real_logits))
         state.discriminator.eval()
-        norms = input_gradient_norm(state.discriminator, fake)
+        norms = input_gradient_norm(state.discriminator, fake, differentiable=False)
         state.discriminator.train()
         self._note("discriminator_input_grad_norm", norms.mean())
 

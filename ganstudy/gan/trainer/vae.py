@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy, softplus
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from ganstudy.gan.architectures.base import squashing
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.losses import EvidenceLowerBound
 from ganstudy.gan.trainer.base import ROLES, NetworkTrainer, grad_norm
@@ -20,10 +21,10 @@ class VaeTrainer(NetworkTrainer):
 
     def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         """Build networks and streams from `config`; `device` is "cpu" or "cuda"."""
-        super().__init__(config, device)
         if not isinstance(config.loss, EvidenceLowerBound):
             raise TypeError(f"{config.loss.name} is a game: use build_trainer")
         self.bound = config.loss
+        super().__init__(config, device)
 
     def _update(self, end: int) -> None:
         state = self.state
@@ -50,10 +51,9 @@ class VaeTrainer(NetworkTrainer):
         with self._autocast():
             mean, spread = self._discriminate(real).float().chunk(2, dim=1)
             deviation = softplus(spread) + 1e-6
-            decoded = self._generate(mean + deviation * noise).float()
-        # In [0, 1]; torch's cross-entropy clamps logarithms at -100, where tanh has rounded to 1.
-        target, likely = (real.float() + 1) / 2, (decoded + 1) / 2
-        errors = binary_cross_entropy(likely, target, reduction="none").flatten(1).sum(1)
+            logits = self._pixel_logits(mean + deviation * noise)
+        target = (real.float().flatten(1) + 1) / 2
+        errors = binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
         if self.bound.variant == "agce_code":
             errors = errors / real.shape[1]
         divergence = (mean.square() + deviation.square() - 1).sum(1) / 2 - deviation.log().sum(1)
@@ -62,3 +62,17 @@ class VaeTrainer(NetworkTrainer):
         self._note("kl_divergence", divergence.mean())
         self._note("generator_loss", total)
         return total
+
+    def _pixel_logits(self, latents: Tensor) -> Tensor:
+        """Return the log odds of every pixel, (batch, pixels), from before the last activation.
+
+        From the decoder's output they could not be had where it has rounded to -1 or 1, and no
+        gradient either.
+        """
+        seen: list[Tensor] = []
+        last = squashing(self.state.generator)
+        hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        self.state.generator(latents)
+        hook.remove()
+        # tanh(x) = 2 sigmoid(2 x) - 1; a ScaledSigmoid's input is the log odds itself.
+        return seen[0].float().flatten(1) * (2 if isinstance(last, nn.Tanh) else 1)
