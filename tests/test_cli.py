@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ganstudy.catalog import REGISTRIES
 from ganstudy.cli import app
 from ganstudy.records import load_results
+from ganstudy.study.recipes import RECIPES
 from tests.conftest import ROOT, ganstudy
 
 cli = CliRunner()
@@ -115,8 +116,30 @@ def test_list_and_describe_show_every_component():
             assert described.exit_code == 0
             for option in registry.options(name):
                 assert option.name in described.stdout
+    for name in RECIPES:
+        assert name[:12] in listed
+    described = invoke("describe", "agce/wgan_gp").stdout
+    for fact in ("Lucic et al. 2018", "log_uniform", "narrow", "gradient_penalty", "agce_code"):
+        assert fact in described
+    assert "did you mean 'agce/wgan_gp'" in invoke("describe", "agce/wgan-gp").stderr
     assert invoke("list", "losss").exit_code == 2
     assert "did you mean 'hinge'" in invoke("describe", "hing").stderr
+
+
+def test_the_components_page_is_the_docstrings():
+    page = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+    assert invoke("list", "--markdown").stdout == page, "write it anew by `make docs`"
+
+
+def test_notes_of_a_study_are_told_by_check_and_by_plan(tiny, write_study):
+    tiny["arms"]["vae"] = {"loss": "vae"}
+    tiny["base"]["architecture"] = {"name": "dcgan", "width": 2}
+    study = write_study(tiny)
+    for command in ("check", "plan"):
+        told = " ".join(invoke(command, study).stderr.split())
+        assert "note: wgan_gp: gradient_penalty with batch norm in the discriminator" in told
+        assert "note: vae: vae has no discriminator" in told
+        assert "non_saturating" not in told
 
 
 def test_schema_accepts_our_studies_and_refuses_typos():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from ganstudy.catalog import REGISTRIES, study_schema
@@ -25,6 +27,16 @@ def test_a_component_explains_itself(kind, name):
     assert registry.get(name).__doc__.strip()
     for option in registry.options(name):
         assert option.help, f"{kind} {name}: the option {option.name} says nothing"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [c for c in ALL if c[0] in ("loss", "regularizer", "optimizer", "schedule")],
+)
+def test_what_a_paper_argues_about_says_what_public_codes_do(kind, name):
+    docstring = inspect.cleandoc(REGISTRIES[kind].get(name).__doc__)
+    assert "\nElsewhere:\n    " in docstring
+    assert REGISTRIES[kind].paper(name) or name == "constant"
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
