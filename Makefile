@@ -11,8 +11,10 @@ quickstart: $(VENV)/.installed
 	then $(BIN)/ganstudy resume runs/quickstart; \
 	else $(BIN)/ganstudy run studies/quickstart.yaml; fi
 
+# Sweeps start processes of their own, and are tested alone.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/sweep --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" tests/sweep
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 1200

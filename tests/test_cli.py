@@ -133,7 +133,7 @@ def test_the_components_page_is_the_docstrings():
 
 def test_notes_of_a_study_are_told_by_check_and_by_plan(tiny, write_study):
     tiny["arms"]["vae"] = {"loss": "vae"}
-    tiny["base"]["architecture"] = {"name": "dcgan", "width": 2}
+    tiny["base"]["architecture"] = {"name": "infogan", "width": 2, "prior": "normal"}
     study = write_study(tiny)
     for command in ("check", "plan"):
         told = " ".join(invoke(command, study).stderr.split())

@@ -99,10 +99,10 @@ def _check_train(config: TrainConfig) -> None:
     try:
         config.dataset.check()
         shape = config.dataset.image_shape
+        available = len(config.dataset.images("train"))
     except (ValueError, OSError) as error:
         raise StudyError("dataset", str(error)) from None
-    if config.batch_size > len(config.dataset.images("train")):
-        available = len(config.dataset.images("train"))
+    if config.batch_size > available:
         raise StudyError(
             "batch_size", f"{config.batch_size} is more than the {available} training images"
         )

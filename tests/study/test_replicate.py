@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+
 import pytest
 from rich.console import Console
 
@@ -13,15 +16,17 @@ from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.driver import Run, pending
+from tests.conftest import TINY
 
 
-@pytest.fixture
-def source(tiny, write_study, tmp_path, tracking_store):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tracking_store):
     """A real finished study of three configs an arm, the defaults besides."""
+    tiny = copy.deepcopy(TINY)
     tiny["design"] = {"configs": 3, "include_defaults": True, "seeds": [0, 2]}
     tiny["base"]["budget"] = {"discriminator_updates": 20}
-    spec = load_study(write_study(tiny))
-    folder = StudyFolder(tmp_path / "runs" / "tiny")
+    spec = parse_study(tiny)
+    folder = StudyFolder(tmp_path_factory.mktemp("runs") / "tiny")
     folder.create()
     run = Run(spec, folder, tracking_store, in_process=True)
     run.begin()
@@ -29,6 +34,12 @@ def source(tiny, write_study, tmp_path, tracking_store):
         run.execute(display, pending(spec, folder))
     run.conclude(score=False)
     return folder.folder
+
+
+@pytest.fixture
+def source(finished, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(finished, tmp_path / "source")
 
 
 def replicate(source, write_study, **keys):
