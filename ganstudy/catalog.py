@@ -92,7 +92,7 @@ def _settings() -> dict[str, Any]:
     keys: dict[str, Any] = {key: _one(registry) for key, registry in ONE.items()}
     keys |= {"regularizers": _many(REGULARIZERS), "stabilizers": _many(STABILIZERS)}
     keys |= {"n_critic": WHOLE, "generator_steps": WHOLE, "batch_size": WHOLE}
-    keys |= {"flips": {"type": "boolean"}, "compile": {"type": "boolean"}}
+    keys |= {key: {"type": "boolean"} for key in ("simultaneous", "flips", "compile")}
     keys["precision"] = {"enum": list(get_args(Precision))}
     keys["data_seed"] = {"type": ["integer", "null"], "minimum": 0}
     keys["ttur_ratio"] = {"type": "number", "exclusiveMinimum": 0}

@@ -54,6 +54,8 @@ class TrainConfig:
         regularizers: In the order of their names.
         n_critic: Discriminator updates per generator update.
         generator_steps: Generator updates per discriminator update, the other way round.
+        simultaneous: Whether both networks move at once, by their gradients at one point, and do
+            not alternate.
         batch_size: Real images, and as many fakes, per update.
         flips: Whether real training images are mirrored left-right with probability 1/2.
         discriminator_updates: The budget.
@@ -75,6 +77,7 @@ class TrainConfig:
     stabilizers: tuple[Stabilizer, ...] = ()
     n_critic: int = 1
     generator_steps: int = 1
+    simultaneous: bool = False
     batch_size: int = 64
     flips: bool = False
     discriminator_updates: int = 1000
@@ -90,7 +93,7 @@ class TrainConfig:
             _whole(name, getattr(self, name), least=1)
         if self.data_seed is not None:
             _whole("data_seed", self.data_seed, least=0)
-        for name in ("flips", "compile"):
+        for name in ("simultaneous", "flips", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise StudyError(name, f"must be true or false, got {getattr(self, name)!r}")
         for name, choices in (("memory_format", MemoryFormat), ("precision", Precision)):
@@ -114,9 +117,10 @@ class TrainConfig:
             raise StudyError(
                 "optimizer", "extragradient moves both networks at once: name it for both"
             )
-        if any(extrapolating) and self.n_critic * self.generator_steps > 1:
+        if (any(extrapolating) or self.simultaneous) and self.n_critic * self.generator_steps > 1:
             key = "n_critic" if self.n_critic > 1 else "generator_steps"
-            raise StudyError(key, "must be 1: extragradient moves both networks at once")
+            what = "extragradient" if any(extrapolating) else "a simultaneous game"
+            raise StudyError(key, f"must be 1: {what} moves both networks at once")
         if not isinstance(self.loss, Loss):
             self._check_without_game()
 

@@ -61,6 +61,8 @@ def test_all_regularisers_together_train():
         ({"generator_optimizer": "extragradient_sgd"}, "optimizer", "name it for both"),
         ({"optimizer": "extragradient_adam", "n_critic": 5}, "n_critic", "must be 1"),
         ({"optimizer": "extragradient_adam", "generator_steps": 5}, "generator_steps", "be 1"),
+        ({"simultaneous": True, "n_critic": 5}, "n_critic", "a simultaneous game moves both"),
+        ({"simultaneous": 1}, "simultaneous", "true or false"),
         ({"loss": "vae", "regularizers": {"r1": {}}}, "regularizers.r1", "no discriminator"),
         ({"loss": "vae", "stabilizers": {"instance_noise": {}}}, "stabilizers.instance_noise",
          "no discriminator"),

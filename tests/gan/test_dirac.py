@@ -56,6 +56,12 @@ def test_wasserstein_circles_on_its_invariant():
     assert period == pytest.approx(62.8, rel=0.02)
 
 
+def test_moving_both_at_once_spirals_out_at_its_rate():
+    r = radius(path(400, every=1, loss="wasserstein", simultaneous=True))
+    growth = (r[400] / r[0]) ** (1 / 400)
+    assert growth == pytest.approx(math.sqrt(1 + H**2), rel=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["minimax", "hinge"])
 def test_minimax_and_hinge_circle_too(loss):
     r = radius(path(1500, loss=loss))
@@ -159,3 +165,19 @@ def test_extragradient_contracts_where_gradient_descent_circles():
     points = path(800, loss="wasserstein", optimizer={"name": "extragradient_sgd", "lr": H})
     expected = math.sqrt(1 - H**2 + H**4)
     assert 1 - rate(points, until=1e-2) == pytest.approx(1 - expected, rel=0.1)
+
+
+NOISE = {"stabilizers": {"instance_noise": {"sigma": 1.0}}, "batch_size": 64}
+
+
+def test_instance_noise_ends_in_a_noise_ball():
+    r = radius(path(2500, loss="non_saturating", **NOISE))
+    assert r[-100:].max() <= 0.12 * 1.1
+
+
+def test_instance_noise_damps_nothing_for_a_linear_loss():
+    # It kicks psi, so that R wanders: R^2 = 2 + 0.3 on average after 1,000 updates, with a
+    # standard deviation of about 1 a seed. Any contraction would have brought it to the noise's
+    # own size, some 0.01.
+    ends = [radius(path(1000, loss="wasserstein", seed=seed, **NOISE))[-1] for seed in range(4)]
+    assert np.square(ends).mean() > 0.8

@@ -54,6 +54,7 @@ VARIANTS = [
     {"architecture": {"name": "mlp", "width": 8}},
     {"n_critic": 3},
     {"generator_steps": 2},
+    {"simultaneous": True, "loss": "relativistic_pairing"},
     {"flips": True, "data_seed": 547},
     {"precision": "bfloat16"},
     {"precision": "bfloat16", "loss": "vae"},

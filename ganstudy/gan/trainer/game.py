@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.losses import Loss, logit_slope
 from ganstudy.gan.regularizers import Regularizer, input_gradient_norm
+from ganstudy.gan.regularizers.base import Role
 from ganstudy.gan.trainer.base import ROLES, SAMPLE_BATCH, NetworkTrainer
 
 
@@ -27,7 +29,7 @@ class GanTrainer(NetworkTrainer):
     """Training of a generator against a discriminator.
 
     Alternating: `generator_steps` generator updates follow every `n_critic` discriminator updates.
-    With optimisers that extrapolate both networks move at once.
+    Simultaneous, which extragradient is too: both networks move at once.
     """
 
     def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
@@ -51,8 +53,8 @@ class GanTrainer(NetworkTrainer):
         state, config = self.state, self.config
         read = state.discriminator_updates + 1 == end
         real = self._next_real()
-        if config.generator_optimizer.extrapolates:
-            self._extragradient_update(real, read=read)
+        if config.simultaneous or config.generator_optimizer.extrapolates:
+            self._simultaneous_update(real, read=read)
             return
         played = self._play(real, self._latents())
         self._step("discriminator", self._discriminator_loss(played, read=read), read=read)
@@ -82,29 +84,41 @@ class GanTrainer(NetworkTrainer):
         self.state.generator_updates += 1
         self._update_averages()
 
-    def _extragradient_update(self, real: Tensor, *, read: bool) -> None:
-        """Extrapolate both networks, then step from where they stood by the gradients found.
+    def _move_together(
+        self,
+        real: Tensor,
+        latents: Tensor,
+        *,
+        start: Mapping[Role, list[Tensor]] | None = None,
+        read: bool = False,
+        first: bool = True,
+    ) -> Played:
+        """Move both networks by the gradients where they stand, from `start` if it is given."""
+        played = self._play(real, latents)
+        total = self._discriminator_loss(played, read=read, first=first)
+        self._backward("discriminator", total, read=read)
+        self._backward("generator", self._generator_loss(real, latents, read=read), read=read)
+        for role in ROLES:
+            if start is not None:
+                restore(self._network(role), start[role])
+            self._apply(role)
+        return played
 
-        Both halves see the same batch, latents and draws. Signals are those of the first half.
+    def _simultaneous_update(self, real: Tensor, *, read: bool) -> None:
+        """Move both networks at once, and with extragradient first where that would lead.
+
+        Both halves of an extragradient update see the same batch, latents and draws. Signals are
+        those of the first half.
         """
         start = {role: self._weights(role) for role in ROLES}
         latents, draws = self._latents(), self.state.streams["penalty"]
         before = draws.get_state()
-        played = self._play(real, latents)
-        total = self._discriminator_loss(played, read=read)
-        self._backward("discriminator", total, read=read)
-        self._backward("generator", self._generator_loss(real, latents, read=read), read=read)
-        for role in ROLES:
-            self._apply(role)
-        noted, self._sums = self._sums, {}
-        draws.set_state(before)
-        again = self._play(real, latents)
-        self._backward("discriminator", self._discriminator_loss(again, first=False))
-        self._backward("generator", self._generator_loss(real, latents))
-        for role in ROLES:
-            restore(self._network(role), start[role])
-            self._apply(role)
-        self._sums = noted
+        played = self._move_together(real, latents, read=read)
+        if self.config.generator_optimizer.extrapolates:
+            noted, self._sums = self._sums, {}
+            draws.set_state(before)
+            self._move_together(real, latents, start=start, first=False)
+            self._sums = noted
         self._after_discriminator_update(played)
         self._after_generator_update(start["generator"] if read else [])
 
