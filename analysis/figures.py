@@ -60,13 +60,14 @@ LABELLED_DECADES = 3.0
 def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:
     """Return an axis for `scores`: logarithmic where all are positive.
 
-    It is labelled at 1, 2 and 5, or at powers of ten only where it spans many.
+    It is labelled at 1, 2 and 5, at every digit within a decade, or at powers of ten only where it
+    spans many.
     """
     if not scores or min(scores) <= 0:
         return {"title": title, "type": "linear"}
     decades = math.log10(max(scores) / min(scores))
     if decades <= LABELLED_DECADES:
-        return {"title": title, "type": "log", "dtick": "D2"}
+        return {"title": title, "type": "log", "dtick": "D2" if decades > 1 else "D1"}
     step = math.ceil(decades / 8)
     return {"title": title, "type": "log", "dtick": step, "exponentformat": "power"}
 

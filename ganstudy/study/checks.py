@@ -128,12 +128,19 @@ def notes(spec: StudySpec) -> list[str]:
     """Return what is allowed and yet not what it may seem, each once, with the arms it is of."""
     found: dict[str, list[str]] = {}
     for arm in spec.arms:
-        configs = [arm.train({}, 0)]
-        for key, distribution in arm.space.items():
-            configs += [arm.train({key: value}, 0) for value in distribution.ends()]
-        for note in dict.fromkeys(note for config in configs for note in _notes(config)):
+        for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
             found.setdefault(note, []).append(arm.name)
     return [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+
+
+def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
+    """Return the arm at its defaults and at every end of its space, or at what it repeats."""
+    if spec.replicate is not None and spec.replicate.configs is not None:
+        drawn = list(spec.replicate.configs[arm.name].values())
+    else:
+        drawn = [{key: v} for key, d in arm.space.items() for v in d.ends()]
+        drawn.append({})
+    return [arm.train(values, 0) for values in drawn]
 
 
 def _notes(config: TrainConfig) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from ganstudy.display import Display
 from ganstudy.records import TrialStatus, load_results
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
-from ganstudy.study.checks import load_study
+from ganstudy.study.checks import load_study, notes
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.driver import Run, pending
@@ -104,6 +105,20 @@ def test_more_seeds_move_no_trial_and_other_settings_lie_over_the_sources(source
     assert other.arms[0].train({}, 0).discriminator_updates == 40
     assert other.measure.samples == 50
     assert few.measure.samples == 60, "the source's measures, unless others are written"
+
+
+def test_notes_are_of_the_configs_that_are_repeated(source, write_study):
+    plain = {"name": "infogan", "width": 2, "discriminator_normalization": "none"}
+    spec = replicate(source, write_study, base={"architecture": plain})
+    assert notes(spec) == []
+    drawn = dict.fromkeys(spec.replicate.configs["wgan_gp"])
+    batch = {c: {"architecture.discriminator_normalization": "batch"} for c in drawn}
+    none = {c: {"architecture.discriminator_normalization": "none"} for c in drawn}
+    for values, told in ((batch, 1), (none, 0)):
+        chosen = spec.replicate.model_copy(
+            update={"configs": spec.replicate.configs | {"wgan_gp": values}}
+        )
+        assert len(notes(dataclasses.replace(spec, replicate=chosen))) == told
 
 
 @pytest.mark.parametrize(
