@@ -176,8 +176,8 @@ RECIPES: dict[str, Recipe] = {
 
 KURACH = "Kurach et al. 2019, arXiv:1807.04720"
 KURACH_SUMMARY = (
-    "One cell of its grid of loss, penalty and normalisation, with the ranges of its bandit; "
-    "dcgan stands in for its networks, SNDCGAN and ResNet, and hinge came only with its code's "
+    "One cell of its grid of loss, penalty and normalisation, with the ranges of its bandit, on "
+    "SNDCGAN, whose images have sides that are multiples of 8; hinge came only with its code's "
     "last release. Its own DRAGAN (centred uniform noise, clipped) is not here"
 )
 KURACH_PENALTIES: dict[str, tuple[dict[str, Any], list[float]]] = {
@@ -187,9 +187,9 @@ KURACH_PENALTIES: dict[str, tuple[dict[str, Any], list[float]]] = {
     "l2": ({"l2": {"mean_over_kernels": True}}, [1e-4, 10.0]),
 }
 KURACH_NORMALIZATIONS: dict[str, dict[str, Any]] = {
-    "none": {"discriminator_normalization": "none"},
-    "batch": {"discriminator_normalization": "batch"},
-    "layer": {"discriminator_normalization": "layer"},
+    "none": {"discriminator_normalization": "none", "spectral_norm": False},
+    "batch": {"discriminator_normalization": "batch", "spectral_norm": False},
+    "layer": {"discriminator_normalization": "layer", "spectral_norm": False},
     "spectral": {"discriminator_normalization": "none", "spectral_norm": True},
 }
 KURACH_LOSSES = ("non_saturating", "least_squares", "wasserstein", "hinge")
@@ -198,7 +198,7 @@ KURACH_LOSSES = ("non_saturating", "least_squares", "wasserstein", "hinge")
 def kurach(loss: str, penalty: str, normalization: str) -> Recipe:
     """Return one cell of Kurach's grid."""
     regularizers, weights = KURACH_PENALTIES[penalty]
-    networks = {"name": "dcgan", "latent_dim": 128, "prior": "uniform"}
+    networks = {"name": "sndcgan", "latent_dim": 128, "prior": "uniform"}
     settings = {
         "architecture": networks | KURACH_NORMALIZATIONS[normalization],
         "loss": loss,

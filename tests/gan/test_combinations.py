@@ -88,7 +88,7 @@ def test_averages_of_the_generator_go_with_a_vae():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
-@pytest.mark.parametrize("architecture", ["mlp", "dcgan", "infogan"])
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan", "infogan", "sndcgan", "resnet"])
 @pytest.mark.parametrize("loss", ["hinge", "boundary_equilibrium", "relativistic_average"])
 def test_every_optimiser_moves_every_architecture(optimizer, architecture, loss):
     config = {

@@ -1,6 +1,16 @@
 """Generators and discriminators by name; to add one is to add a class to one of these files."""
 
-from ganstudy.gan.architectures import dcgan, dirac, infogan, mlp
+from ganstudy.gan.architectures import dcgan, dirac, infogan, mlp, resnet, sndcgan
 from ganstudy.gan.architectures.base import ARCHITECTURES, Architecture, ImageShape
 
-__all__ = ["ARCHITECTURES", "Architecture", "ImageShape", "dcgan", "dirac", "infogan", "mlp"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "ImageShape",
+    "dcgan",
+    "dirac",
+    "infogan",
+    "mlp",
+    "resnet",
+    "sndcgan",
+]
