@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: quickstart test test-slow check benchmarks docs clean
+.PHONY: install quickstart test test-slow check benchmarks docs clean
+
+install: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
 	@if [ -f runs/quickstart/study.yaml ]; \

@@ -53,23 +53,39 @@ def layout(**more: Any) -> dict[str, Any]:
     return shared | more
 
 
-LABELLED_DECADES = 3.0
-"""Decades of a logarithmic axis beyond which labels at 2 and 5 would overlap."""
+TICKS = 5
+"""About how many labels an axis gets."""
 
 
 def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:
-    """Return an axis for `scores`: logarithmic where all are positive.
+    """Return an axis for `scores`: logarithmic, with whole numbers as labels, if all are positive.
 
-    It is labelled at 1, 2 and 5, at every digit within a decade, or at powers of ten only where it
-    spans many.
+    Plotly's own labels are powers of ten and single digits between them: within one decade, where
+    most studies lie, few or none.
     """
     if not scores or min(scores) <= 0:
         return {"title": title, "type": "linear"}
-    decades = math.log10(max(scores) / min(scores))
-    if decades <= LABELLED_DECADES:
-        return {"title": title, "type": "log", "dtick": "D2" if decades > 1 else "D1"}
-    step = math.ceil(decades / 8)
-    return {"title": title, "type": "log", "dtick": step, "exponentformat": "power"}
+    ticks = log_ticks(min(scores), max(scores))
+    labels = [f"{tick:.10g}" if 1e-4 <= tick < 1e6 else f"{tick:.0e}" for tick in ticks]
+    return {"title": title, "type": "log", "tickvals": ticks, "ticktext": labels}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers about and between `low` and `high`: even steps, 1-2-5s, or powers."""
+    if high <= low * 1.001:
+        low, high = 0.9 * low, 1.1 * high
+    decades = math.log10(high / low)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if decades > 3:
+        step = math.ceil(decades / TICKS)
+        return [10.0**power for power in range(first, last + 1, step)]
+    if decades > 1:
+        return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+    rough = max(high - low, 1e-9 * high) / TICKS
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough)
+    begin, count = math.floor(low / step), math.ceil(high / step) - math.floor(low / step)
+    return [k * step for k in range(begin, begin + count + 1) if k > 0]
 
 
 def parameters(row: Mapping[Any, Any]) -> str:
@@ -212,10 +228,11 @@ class BudgetCurve(NamedTuple):
 def budget_curve_data(study: Study) -> list[BudgetCurve]:
     """Return the exact median best of k for every arm, failures and stopped trials as +inf.
 
-    Empty for adaptive designs, whose trials are not exchangeable, and for repeated configs.
+    Empty for adaptive designs, whose trials are not exchangeable, for repeated configs, and where
+    no arm has two.
     """
     sampler = study.settings["design"]["sampler"]
-    if sampler in ("tpe", "replicate"):
+    if sampler in ("tpe", "replicate") or all(len(study.unit_scores(a)) < 2 for a in study.arms):
         return []
     curves = []
     for arm in study.arms:

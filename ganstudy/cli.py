@@ -46,6 +46,8 @@ TrackingUri = Annotated[
         help="MLflow store or server; RUNS/mlflow.db unless given.",
     ),
 ]
+FEW = 12
+"""Models of a family beyond which `list` shows the family alone."""
 DONE, TOO_MANY_FAILED, WRONG_INPUT, CLUSTER_LOST, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -432,7 +434,7 @@ def list_components(
     from ganstudy.catalog import REGISTRIES
     from ganstudy.reference import markdown as page
     from ganstudy.registry import unknown
-    from ganstudy.study.recipes import RECIPES
+    from ganstudy.study.recipes import RECIPES, families
 
     if markdown:
         print(page(), end="")
@@ -444,8 +446,12 @@ def list_components(
         for name in registry.names() if kind in (None, key) else ():
             line = (registry.get(name).__doc__ or "").strip().splitlines()[0]
             table.add_row(key, Text(name), Text(line), Text(registry.paper(name)))
-    for name, recipe in RECIPES.items() if kind in (None, "recipe") else ():
-        table.add_row("recipe", Text(name), Text(recipe.summary), Text(recipe.source))
+    for family, models in families().items() if kind in (None, "recipe") else ():
+        recipe = RECIPES[f"{family}/{models[0]}"]
+        table.add_row("recipe", Text(family), Text(recipe.summary), Text(recipe.source))
+        shown = models if kind == "recipe" or len(models) <= FEW else ()
+        for model in shown:
+            table.add_row("recipe", Text(f"{family}/{model}"), "", "")
     out.print(table)
 
 
@@ -456,23 +462,30 @@ def describe(
     """Describe one component: options, defaults, paper, and what public codes do differently."""
     from ganstudy.catalog import REGISTRIES
     from ganstudy.registry import unknown
-    from ganstudy.study.recipes import RECIPES
+    from ganstudy.study.recipes import RECIPES, families
 
     if name in RECIPES:
         _describe_recipe(name)
         return
+    if name in families():
+        recipe = RECIPES[f"{name}/{families()[name][0]}"]
+        out.print(Text(f"recipes {name}", style="bold"))
+        out.print(Text(f"{recipe.summary}\nsource: {recipe.source}"))
+        out.print(Text(", ".join(f"{name}/{model}" for model in families()[name])))
+        return
     found = [(kind, r) for kind, r in REGISTRIES.items() if name in r.names()]
     if not found:
         known = {name for registry in REGISTRIES.values() for name in registry.names()}
-        refuse(unknown("component", name, known | set(RECIPES)))
+        refuse(unknown("component", name, known | set(RECIPES) | set(families())))
     for kind, registry in found:
         out.print(Text(f"{kind} {name}", style="bold"))
         out.print(Text(_dedent(registry.get(name).__doc__ or "")))
         if registry.paper(name):
             out.print(Text(f"source: {registry.paper(name)}"))
-        table = Table("option", "default", "what it is")
+        table = Table("option", "default", "values", "what it is")
         for option in registry.options(name):
-            table.add_row(Text(option.name), Text(str(option.default)), Text(option.help))
+            values = ", ".join(map(str, option.choices))
+            table.add_row(option.name, Text(str(option.default)), values, Text(option.help))
         if table.row_count:
             out.print(table)
 

@@ -42,11 +42,12 @@ def _cost(spec: StudySpec, trials: int) -> dict[str, Any]:
     slots = max(1, len(os.sched_getaffinity(0)) // spec.resources.cpu)
     slots = min(slots, spec.resources.max_concurrent or slots)
     minutes = work / slots / 60
+    shown = f"{minutes:.0f} min" if minutes >= 2 else f"{60 * minutes:.0f} s"
     return {
         "seconds_per_discriminator_update": seconds,
         "trial_seconds": work,
         "minutes": minutes,
-        "text": f"about {minutes:.0f} min of training here, {slots} trials at a time, from "
+        "text": f"about {shown} of training here, {slots} trials at a time, from "
         f"{TIMED} timed updates of each arm at its defaults; evaluation, and a minute or so "
         f"of start-up, scoring and report, add to it; early ends take from it",
     }

@@ -46,7 +46,8 @@ def _component(registry: Registry[Any], name: str) -> Iterator[str]:
         yield "| option | default | what it is |"
         yield "|---|---|---|"
         for option in options:
-            text = " ".join(option.help.split()).replace("|", "\\|")
+            values = f" One of {', '.join(map(str, option.choices))}." if option.choices else ""
+            text = (" ".join(option.help.split()) + values).replace("|", "\\|")
             yield f"| `{option.name}` | `{option.default}` | {text} |"
         yield ""
 

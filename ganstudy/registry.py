@@ -80,6 +80,8 @@ class Option:
     type: str
     default: Any
     help: str
+    choices: tuple[Any, ...] = ()
+    """The values it can take, where they are listed."""
 
 
 MANY = 12
@@ -153,7 +155,7 @@ class Registry(Generic[C]):
         if isinstance(value, Mapping):
             options = {str(key): option for key, option in value.items()}
             if "name" not in options:
-                raise StudyError("name", f"a {self.kind} needs a name (known: {self._listed()})")
+                raise StudyError("name", f"the {self.kind} needs a name (known: {self._listed()})")
             return self.build(options.pop("name"), **options)
         raise StudyError(
             "", f"a {self.kind} is a name or {{name: ..., option: ...}}, got {value!r}"
@@ -169,8 +171,17 @@ class Registry(Generic[C]):
             if default is MISSING or default is PydanticUndefined:
                 default = "required"
             found.append(Option(field.name, str(field.type), default, text))
-        helps = _helps(self.get(name))
-        return [Option(o.name, o.type, o.default, helps.get(o.name) or o.help) for o in found]
+        helps, schema = _helps(self.get(name)), self.schema(name).get("properties", {})
+        return [
+            Option(
+                o.name,
+                o.type,
+                o.default,
+                helps.get(o.name) or o.help,
+                tuple(schema.get(o.name, {}).get("enum", ())),
+            )
+            for o in found
+        ]
 
     def paper(self, name: str) -> str:
         """Return the source of `name`: authors, year, arXiv id."""

@@ -116,8 +116,14 @@ def test_list_and_describe_show_every_component():
             assert described.exit_code == 0
             for option in registry.options(name):
                 assert option.name in described.stdout
+    every = invoke("list", "recipe").stdout
     for name in RECIPES:
-        assert name[:12] in listed
+        assert name[:12] in every
+    assert "agce/wgan_gp" in listed
+    assert "one model" not in listed
+    assert "kurach/hinge" not in listed, "64 cells would drown the rest"
+    assert "kurach/hinge-l2-layer" in invoke("describe", "kurach").stdout
+    assert "corrected" in invoke("describe", "polygons").stdout
     described = invoke("describe", "agce/wgan_gp").stdout
     for fact in ("Lucic et al. 2018", "log_uniform", "narrow", "gradient_penalty", "agce_code"):
         assert fact in described

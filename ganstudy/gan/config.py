@@ -130,10 +130,13 @@ class TrainConfig:
         if self.compile:
             raise StudyError("compile", f"is for games, and {why}")
         if self.regularizers:
-            raise StudyError(f"regularizers.{self.regularizers[0].name}", f"{why} to regularise")
+            raise StudyError(
+                f"regularizers.{self.regularizers[0].name}",
+                f"{why} to regularise: null removes it",
+            )
         played = [s.name for s in self.stabilizers if not s.averages]
         if played:
-            raise StudyError(f"stabilizers.{played[0]}", f"{why} to play against")
+            raise StudyError(f"stabilizers.{played[0]}", f"{why} to play against: null removes it")
         if any(o.extrapolates for o in self._optimizers()):
             raise StudyError("optimizer", f"{why}: extragradient needs a game of two")
         if self.architecture.prior != "normal":
@@ -277,4 +280,7 @@ def expand_shorthands(data: Mapping[str, Any]) -> dict[str, Any]:
             raise StudyError("ttur_ratio", f"must be greater than 0, got {ratio!r}")
         generator = at("generator_optimizer", OPTIMIZERS.parse, plain["generator_optimizer"])
         plain["discriminator_optimizer"]["lr"] = ratio * generator.lr
+    for key, default in DEFAULTS.items():
+        if key in SINGLE and isinstance(plain.get(key), Mapping):
+            plain[key] = {"name": default} | plain[key]
     return {**DEFAULTS, **plain}

@@ -47,7 +47,7 @@ class TrainerState:
         averages = {s.name: s.averaged(generator) for s in config.stabilizers}
         streams = {name: stream(config.seed, name) for name in STREAMS}
         if config.data_seed is not None:
-            streams["data"] = stream(config.data_seed, "data")
+            streams |= {name: stream(config.data_seed, name) for name in ("data", "flips")}
         images = config.dataset.images("train")
         return cls(
             generator=generator,
@@ -58,7 +58,12 @@ class TrainerState:
             ),
             averages=nn.ModuleDict({k: v for k, v in averages.items() if v is not None}),
             memories=initial_memories(config, device),
-            batches=BatchSampler(images, config.batch_size, streams["data"], config.flips),
+            batches=BatchSampler(
+                images,
+                config.batch_size,
+                streams["data"],
+                streams["flips"] if config.flips else None,
+            ),
             streams=streams,
         )
 

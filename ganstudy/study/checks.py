@@ -61,7 +61,7 @@ def check(spec: StudySpec) -> None:
         for key, distribution in arm.space.items():
             for value in distribution.ends():
                 at(arm.path_of(key), _check_swept, arm, key, value)
-        at(f"arms.{arm.name}.space", _check_together, arm)
+        _check_together(arm)
     at("measure", spec.measure.check, spec.dataset)
     if spec.design.sampler == "grid":
         _check_grid(spec)
@@ -85,13 +85,22 @@ def _check_together(arm: Arm) -> None:
         options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
         if root in {*SINGLE, "optimizer"} and options:
             raise StudyError(
-                options[0], f"excludes {key}: another component would not have this option"
+                arm.path_of(options[0]),
+                f"excludes {key}: another component would not have this option",
             )
     for one, other in itertools.combinations(arm.space, 2):
         for values in itertools.product(arm.space[one].ends(), arm.space[other].ends()):
-            _check_train(arm.train(dict(zip((one, other), values, strict=True)), 0))
+            at_values = dict(zip((one, other), values, strict=True))
+            try:
+                _check_train(arm.train(at_values, 0))
+            except StudyError as error:
+                where = ", ".join(f"{k}: {v}" for k, v in at_values.items())
+                rule = f"{error.rule} (together: {where})"
+                key = error.path if error.path in at_values else other
+                raise StudyError(arm.path_of(key), rule) from None
     for corner in (0, -1):
-        _check_train(arm.train({key: d.ends()[corner] for key, d in arm.space.items()}, 0))
+        drawn = {key: d.ends()[corner] for key, d in arm.space.items()}
+        at(f"arms.{arm.name}.space", _check_train, arm.train(drawn, 0))
 
 
 def _check_train(config: TrainConfig) -> None:
@@ -102,6 +111,8 @@ def _check_train(config: TrainConfig) -> None:
         available = len(config.dataset.images("train"))
     except (ValueError, OSError) as error:
         raise StudyError("dataset", str(error)) from None
+    if shape[1:] == (1, 1):
+        _refuse_on_points(config)
     if config.batch_size > available:
         raise StudyError(
             "batch_size", f"{config.batch_size} is more than the {available} training images"
@@ -110,6 +121,16 @@ def _check_train(config: TrainConfig) -> None:
         networks(config.architecture, config.loss, shape)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
+
+
+def _refuse_on_points(config: TrainConfig) -> None:
+    """Refuse transformations of pictures where there is one pixel."""
+    if config.flips:
+        raise StudyError("flips", "points have no left and right: leave it out")
+    if any(regularizer.name == "consistency" for regularizer in config.regularizers):
+        raise StudyError(
+            "regularizers.consistency", "points cannot be flipped or shifted: null removes it"
+        )
 
 
 @functools.lru_cache

@@ -102,11 +102,17 @@ def agce(
         "budget": {"discriminator_updates": 15_625},
     }
     norms = "architecture.discriminator_normalization"
+    # The paper drew it for the VAE too, where it changes nothing.
+    games = {
+        width: {"n_critic": {"choice": c}} for width, c in (("wide", [1, 5]), ("narrow", [1]))
+    }
+    if loss == "vae":
+        games = {"wide": {}, "narrow": {}}
     spaces: dict[str, Space] = {
         "wide": {
             "optimizer.lr": {"log_uniform": LOG_RATE["wide"]},
             "optimizer.beta1": {"uniform": [0.0, 1.0]},
-            "n_critic": {"choice": [1, 5]},
+            **games["wide"],
             norms: {"choice": ["batch", "none"]},
             **(wide or {}),
         },
@@ -114,7 +120,7 @@ def agce(
         "narrow": {
             "optimizer.lr": {"log_uniform": LOG_RATE["narrow"]},
             "optimizer.beta1": {"choice": [0.5]},
-            "n_critic": {"choice": [1]},
+            **games["narrow"],
             norms: {"choice": ["batch", "none"] if narrow_batch_norm else ["none"]},
             **(narrow or {}),
         },
@@ -295,6 +301,10 @@ def template(value: object) -> Template:
         StudyError: For an unknown recipe, with the nearest one, or a space that it does not have.
     """
     use = value if isinstance(value, RecipeUse) else parse_use(value)
+    if use.name in families():
+        first = f"{use.name}/{families()[use.name][0]}"
+        rule = f"{use.name} is a family of recipes: name it at the top of the study, or one model"
+        raise StudyError("", f"{rule}, {first} say")
     if use.name not in RECIPES:
         raise StudyError("", unknown("recipe", use.name, RECIPES))
     recipe = RECIPES[use.name]

@@ -125,6 +125,8 @@ def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:
     sign = 1 if protocol["minimize"] else -1
     scores = (sign * trials[column].astype(float)).where(done, math.inf).fillna(math.inf)
     medians = scores.groupby(trials["config_id"]).median().sort_values(kind="stable")
+    if top > len(medians):
+        raise StudyError("select.top", f"is {top}, the arm {arm} has {len(medians)} configs")
     best = [str(config) for config in medians[medians < math.inf].index[:top]]
     if not best:
         raise StudyError("from", f"no config of the arm {arm} in {folder} reached its end")

@@ -299,8 +299,8 @@ def _arm(
     settings = merge(merge(merge(BUDGET, under.settings), base), own)
     arm = Arm(_name(name), settings, {})
     arm.train({}, 0)
-    for key in space:
-        if not has_key(arm, key):
+    for key, distribution in space.items():
+        if distribution is not None and not has_key(arm, key):
             raise at_space(arm, key)
     # The arm's own space goes before the study's, the study's before a recipe's.
     given = {k: d for k, d in shared.items() if k not in space and has_key(arm, k)}
@@ -338,7 +338,7 @@ def has_key(arm: Arm, key: str) -> bool:
 
 def _check_shared(arms: tuple[Arm, ...], shared: Space) -> None:
     """Refuse a key of the study's space that no arm has."""
-    for key in shared:
-        if not any(has_key(arm, key) for arm in arms):
+    for key, distribution in shared.items():
+        if distribution is not None and not any(has_key(arm, key) for arm in arms):
             known = {path for arm in arms for path in sweepable(arm)}
             raise StudyError(f"space.{key}", unknown("key of any arm", key, known))

@@ -156,3 +156,14 @@ def test_notes_stand_in_the_report(synthetic):
     note = "vae: vae has no discriminator: its budget <is> counted"
     (folder / "protocol.json").write_text(json.dumps(protocol | {"notes": [note]}))
     assert "its budget &lt;is&gt; counted" in render(Study.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.64, 0.66), (271.0, 715.0), (1.2, 80.0), (3e-10, 2.0), (5.0, 5.0)]
+)
+def test_a_logarithmic_axis_has_two_round_labels_about_its_scores(low, high):
+    ticks = figures.log_ticks(low, high)
+    assert len(ticks) == len(set(ticks))
+    near = [t for t in ticks if low / 11 <= t <= high * 11]
+    assert 2 <= len(near) <= 16
+    assert all(float(f"{t:.3g}") == pytest.approx(t, rel=1e-9) for t in ticks)

@@ -63,3 +63,9 @@ def test_errors_name_the_path(settings, path):
     with pytest.raises(StudyError) as error:
         TrainConfig.from_dict(settings)
     assert error.value.path == path
+
+
+def test_options_without_a_name_are_those_of_the_default():
+    config = TrainConfig.from_dict({"architecture": {"width": 8}, "schedule": {}, "loss": {}})
+    assert (config.architecture.name, config.architecture.width) == ("dcgan", 8)
+    assert (config.schedule.name, config.loss.name) == ("constant", "non_saturating")

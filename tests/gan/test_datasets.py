@@ -198,9 +198,18 @@ def test_without_flips_only_the_order_is_drawn():
     assert torch.equal(rng.get_state(), reference.get_state())
 
 
+def test_flips_change_no_order():
+    images = torch.from_numpy(noise(20, 1, 4, 4))
+    plain = BatchSampler(images, 5, torch.Generator().manual_seed(0))
+    flipped = BatchSampler(images, 5, torch.Generator().manual_seed(0), torch.Generator())
+    for _ in range(9):
+        one, other = plain.next(lambda x: x), flipped.next(lambda x: x)
+        assert ((one == other) | (one == other.flip(3))).flatten(1).all()
+
+
 def test_flips_mirror_about_half_of_the_images_left_to_right():
     images = torch.from_numpy(noise(1000, 1, 4, 4))
-    sampler = BatchSampler(images, 1000, torch.Generator().manual_seed(0), flips=True)
+    sampler = BatchSampler(images, 1000, torch.Generator(), torch.Generator().manual_seed(0))
     batch = sampler.next(lambda x: x)
     shown = images[sampler.order]
     same = (batch == shown).flatten(1).all(1)
@@ -212,11 +221,12 @@ def test_flips_mirror_about_half_of_the_images_left_to_right():
 
 def test_a_sampler_goes_on_where_its_state_says():
     images = torch.from_numpy(noise(10, 1, 4, 4))
-    sampler = BatchSampler(images, 4, torch.Generator().manual_seed(0), flips=True)
+    sampler = BatchSampler(images, 4, torch.Generator().manual_seed(0), torch.Generator())
     sampler.next()
-    other = BatchSampler(images, 4, torch.Generator(), flips=True)
+    other = BatchSampler(images, 4, torch.Generator(), torch.Generator())
     other.load_state_dict(sampler.state_dict())
     other.rng.set_state(sampler.rng.get_state())
+    other.flips.set_state(sampler.flips.get_state())
     for _ in range(5):
         assert torch.equal(sampler.next(), other.next())
 

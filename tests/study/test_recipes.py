@@ -65,6 +65,8 @@ def test_agces_wide_and_narrow_spaces(model):
         norms: (("batch", "none"),
                 ("none",) if model in ("wgan_gp", "dragan") else ("batch", "none")),
     }  # fmt: skip
+    if model == "vae":
+        del shared["n_critic"]  # the paper drew it, and it changed nothing
     expected = shared | AGCE_RANGES.get(model, {})
     for index, width in enumerate(("wide", "narrow")):
         space = study(recipe={"name": f"agce/{model}", "space": width}).arms[0].space
@@ -165,7 +167,7 @@ def test_a_config_id_is_the_same_draw_on_every_data_set():
         ({"recipe": {"name": "agce", "space": "wider"}}, "recipe.space", "did you mean 'wide'"),
         ({"recipe": {"name": "kurach", "space": "narrow"}}, "recipe.space", "unknown space"),
         ({"recipe": 3}, "recipe", "a recipe is a name"),
-        ({"arms": {"a": {"recipe": "agce"}}}, "arms.a.recipe", "unknown recipe"),
+        ({"arms": {"a": {"recipe": "agce"}}}, "arms.a.recipe", "is a family of recipes"),
         ({"recipe": "agce/vae", "arms": {"vae": None}}, "arms", "at least one arm must be left"),
     ],
     ids=str,

@@ -127,6 +127,7 @@ def test_notes_are_of_the_configs_that_are_repeated(source, write_study):
         ({"replicate": {"from": "nowhere"}}, "replicate.from", "is not a study's folder"),
         ({"replicate": {"select": {"on": "report"}}}, "replicate.select.on", "known: select"),
         ({"replicate": {"select": {"top": 0}}}, "replicate.select.top", "greater than"),
+        ({"replicate": {"select": {"top": 9}}}, "replicate.select.top", "has 4 configs"),
         ({"replicate": {"seed": 3}}, "replicate.seed", "did you mean 'seeds'"),
         ({"design": {"seeds": [1]}}, "replicate", "leave them out"),
         ({"design": {"sampler": "grid"}}, "replicate", "leave them out"),

@@ -169,3 +169,43 @@ def test_every_study_of_ours_checks(path):
     spec = load_study(path)
     assert spec.question.endswith("?")
     assert spec.source
+
+
+def on_ring(tiny):
+    tiny["base"] |= {"dataset": {"name": "ring", "train": 500, "test": 200}}
+    tiny["measure"] |= {"features": "pixels"}
+    return tiny
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [({"flips": True}, "flips"), ({"regularizers": {"consistency": {}}}, "consistency")],
+)
+def test_what_moves_pictures_is_refused_on_points(tiny, write_study, settings, path):
+    tiny = on_ring(tiny)
+    load_study(write_study(tiny))
+    tiny["base"] |= settings
+    with pytest.raises(StudyError, match=f"{path}: points"):
+        load_study(write_study(tiny))
+
+
+def test_values_that_exclude_each_other_are_told_together(tiny, write_study):
+    tiny["space"] |= {"n_critic": {"choice": [1, 5]}, "generator_steps": {"choice": [1, 2]}}
+    with pytest.raises(StudyError) as error:
+        load_study(write_study(tiny))
+    assert error.value.path == "space.generator_steps"
+    assert "n_critic: 5" in error.value.rule
+    assert "generator_steps: 2" in error.value.rule
+
+
+def test_a_damaged_data_file_is_told_of_the_study(tiny, write_study, tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"PK no archive")
+    tiny["base"]["dataset"] = {"name": "npz", "path": str(tmp_path / "broken.npz")}
+    with pytest.raises(StudyError, match=r"dataset: .*broken\.npz: cannot be read"):
+        load_study(write_study(tiny))
+
+
+def test_null_takes_a_key_away_that_is_not_there(tiny, write_study):
+    tiny["space"]["architecture.discriminator_normalization"] = None
+    tiny["arms"]["wgan_gp"]["space"] = {"n_critic": None}
+    assert [len(arm.space) for arm in load_study(write_study(tiny)).arms] == [1, 1]

@@ -15,12 +15,16 @@ class BatchSampler:
     """Batches of a fixed size, each epoch in a new order; an epoch's rest is dropped."""
 
     def __init__(
-        self, images: Tensor, batch_size: int, rng: torch.Generator, flips: bool = False
+        self,
+        images: Tensor,
+        batch_size: int,
+        rng: torch.Generator,
+        flips: torch.Generator | None = None,
     ) -> None:
         """Draw batches of `images` with `rng`, the stream "data".
 
-        With `flips` each image of a batch is mirrored left to right with probability 1/2; the
-        draws come from `rng` too, and without `flips` there are none.
+        With `flips`, a stream of its own, each image of a batch is mirrored left to right with
+        probability 1/2; the order of the images is the same with and without.
         """
         if batch_size > len(images):
             raise ValueError(f"batch_size {batch_size} is larger than the {len(images)} images")
@@ -35,10 +39,10 @@ class BatchSampler:
         indices = self.order[self.position : self.position + self.batch_size]
         self.position += self.batch_size
         batch = self.images[indices]
-        return convert(self._mirrored(batch) if self.flips else batch)
+        return convert(batch if self.flips is None else self._mirrored(batch))
 
     def _mirrored(self, batch: Tensor) -> Tensor:
-        mirror = torch.rand(len(batch), generator=self.rng) < 0.5
+        mirror = torch.rand(len(batch), generator=self.flips) < 0.5
         return torch.where(mirror.view(-1, 1, 1, 1), batch.flip(3), batch)
 
     def state_dict(self) -> dict[str, object]:
