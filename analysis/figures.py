@@ -77,8 +77,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     decades = math.log10(high / low)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     if decades > 3:
-        step = math.ceil(decades / TICKS)
-        return [10.0**power for power in range(first, last + 1, step)]
+        every = math.ceil(decades / TICKS)
+        return [10.0**power for power in range(first, last + 1, every)]
     if decades > 1:
         return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
     rough = max(high - low, 1e-9 * high) / TICKS

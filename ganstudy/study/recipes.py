@@ -103,11 +103,10 @@ def agce(
     }
     norms = "architecture.discriminator_normalization"
     # The paper drew it for the VAE too, where it changes nothing.
-    games = {
-        width: {"n_critic": {"choice": c}} for width, c in (("wide", [1, 5]), ("narrow", [1]))
-    }
-    if loss == "vae":
-        games = {"wide": {}, "narrow": {}}
+    games: dict[str, Space] = {"wide": {}, "narrow": {}}
+    if loss != "vae":
+        games["wide"] = {"n_critic": {"choice": [1, 5]}}
+        games["narrow"] = {"n_critic": {"choice": [1]}}
     spaces: dict[str, Space] = {
         "wide": {
             "optimizer.lr": {"log_uniform": LOG_RATE["wide"]},
