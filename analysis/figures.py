@@ -386,6 +386,18 @@ def training_curves_data(study: Study, arm: str) -> list[Curve]:
     return curves
 
 
+def common_extent(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the lowest and highest of the scores that share a scale, None if there are none.
+
+    On its way out a diverging trial would stretch the scale until all others are flat: what lies
+    a thousand times beyond nine tenths of all positive scores leaves the picture.
+    """
+    if not len(values):
+        return None
+    highest, most = max(values), float(np.quantile(values, 0.9))
+    return min(values), min(highest, 1000 * most) if most > 0 else highest
+
+
 def training_curves_figure(
     curves: Sequence[Curve], index: int, score: str, extent: tuple[float, float] | None
 ) -> go.Figure:

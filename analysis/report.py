@@ -230,15 +230,13 @@ def _main_figures(study: Study) -> list[PlacedFigure]:
 def _training_figures(study: Study) -> list[PlacedFigure]:
     """Return one small figure per arm, all on one scale."""
     per_arm = {arm: figures.training_curves_data(study, arm) for arm in study.arms}
-    # On its way out a diverging trial would stretch the scale until all others are flat.
-    all_diverged = all(c.status == TrialStatus.DIVERGED for cs in per_arm.values() for c in cs)
     values = [
         score
         for curve in itertools.chain.from_iterable(per_arm.values())
         for score in curve.scores
-        if math.isfinite(score) and (curve.status != TrialStatus.DIVERGED or all_diverged)
+        if math.isfinite(score)
     ]
-    extent = (min(values), max(values)) if values else None
+    extent = figures.common_extent(values)
     placed = []
     for index, (arm, curves) in enumerate(per_arm.items()):
         if curves:

@@ -167,3 +167,13 @@ def test_a_logarithmic_axis_has_two_round_labels_about_its_scores(low, high):
     near = [t for t in ticks if low / 11 <= t <= high * 11]
     assert 2 <= len(near) <= 16
     assert all(float(f"{t:.3g}") == pytest.approx(t, rel=1e-9) for t in ticks)
+
+
+def test_a_trial_on_its_way_out_leaves_the_common_scale():
+    healthy = [float(v) for v in range(1, 100)]
+    assert figures.common_extent(healthy) == (1, 99)
+    low, high = figures.common_extent([*healthy, 1e30])
+    assert low == 1
+    assert 99 <= high < 1e6
+    assert figures.common_extent([]) is None
+    assert figures.common_extent([-2.0, -1.0]) == (-2, -1)
