@@ -104,22 +104,19 @@ def wait_for(condition, seconds: float = 120):
 def slow(tiny):
     """A study long enough to be caught in the middle."""
     tiny["base"]["architecture"] = {"name": "dcgan", "width": 8, "latent_dim": 8}
-    tiny["base"]["budget"] = {"discriminator_updates": 450}
-    tiny["measure"]["every"] = {"discriminator_updates": 30}
+    tiny["base"]["budget"] = {"discriminator_updates": 900}
+    tiny["measure"]["every"] = {"discriminator_updates": 50}
     return tiny
 
 
-def begun(runs: Path, name: str, evaluations: int) -> bool:
-    """Whether some trial has recorded that many evaluations."""
+def midway(runs: Path, name: str) -> int:
+    """Return how many trials have recorded two evaluations and have five still to go."""
     from ganstudy.store import StudyFolder
 
     folder = StudyFolder(runs / name)
-    trials = (folder.folder / "trials").glob("*/attempt-*")
-    return any(
-        (record := folder.trial(path.parent.name).latest()) is not None
-        and record[1].result.discriminator_updates >= 30 * evaluations
-        for path in trials
-    )
+    trials = {path.name for path in (folder.folder / "trials").glob("*")}
+    records = [folder.trial(trial).latest() for trial in trials]
+    return sum(r is not None and 100 <= r[1].result.discriminator_updates <= 650 for r in records)
 
 
 def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_path, run):
@@ -133,7 +130,8 @@ def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_pa
         ganstudy("run", study, "--runs", runs, "--name", "trial"),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as driver:  # fmt: skip
-        wait_for(lambda: begun(runs, "trial", 3))
+        # Both of the trials that run at a time, so that whichever process goes, a trial goes.
+        wait_for(lambda: midway(runs, "trial") == 2)
         victim = wait_for(lambda: trial_processes(driver.pid))[0]
         os.kill(victim, signal.SIGKILL)
         output, _ = driver.communicate(timeout=200)
@@ -150,7 +148,7 @@ def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_pa
         finished = wait_for(lambda: "[2/4]" in read_line(driver))
         assert finished
         family = descendants(driver.pid)
-        wait_for(lambda: begun(runs, "driver", 1))
+        wait_for(lambda: midway(runs, "driver"))
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     assert family
