@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -66,7 +67,9 @@ def _tells(spec: StudySpec) -> dict[str, Any]:
     n = sum(1 for config_id, _ in configs(spec) if config_id != DEFAULT_CONFIG)
     k = largest_k_with_interval(n)
     seeds = {spread: seeds_for_difference(spread) for spread in SEED_SPREADS}
-    if spec.design.sampler != "random":
+    if spec.replicate is not None:
+        budget, k = "best-of-k curves: none, since chosen configs are repeated", 0
+    elif spec.design.sampler != "random":
         budget = f"best-of-k curves: none with an interval, the {spec.design.sampler} sampler "
         budget += "does not draw independently"
         k = 0
@@ -74,10 +77,13 @@ def _tells(spec: StudySpec) -> dict[str, Any]:
         budget = f"best-of-k curves: no interval at any k with {n} configs an arm (12 give k = 2)"
     else:
         budget = f"best-of-k curves: an interval up to k = {k} of {n} configs an arm"
-    smallest = 2 * 0.5**n
+    smallest, units = 2 * 0.5**n, f"{n} paired configs"
+    if spec.replicate is not None:  # arms are compared by ranks, over the seeds of one config each
+        count = len(spec.design.seeds)
+        smallest, units = 2 / math.comb(2 * count, count), f"{count} seeds each"
     pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
     paired = (
-        f"two arms on {n} paired configs: the smallest possible p is {min(1, smallest):.2g}, "
+        f"two arms on {units}: the smallest possible p is {min(1, smallest):.2g}, "
         f"{min(1, smallest * max(1, pairs)):.2g} after Holm over {pairs} pairs"
     )
     needs = ", ".join(f"{s:.0%} -> {count}" for s, count in seeds.items())

@@ -111,8 +111,13 @@ def _check_train(config: TrainConfig) -> None:
         available = len(config.dataset.images("train"))
     except (ValueError, OSError) as error:
         raise StudyError("dataset", str(error)) from None
-    if shape[1:] == (1, 1):
-        _refuse_on_points(config)
+    if config.flips and shape[2] == 1:
+        raise StudyError("flips", "points have no left and right: leave it out")
+    for regularizer in config.regularizers:
+        try:
+            regularizer.check(shape)
+        except ValueError as error:
+            raise StudyError(f"regularizers.{regularizer.name}", str(error)) from None
     if config.batch_size > available:
         raise StudyError(
             "batch_size", f"{config.batch_size} is more than the {available} training images"
@@ -121,16 +126,6 @@ def _check_train(config: TrainConfig) -> None:
         networks(config.architecture, config.loss, shape)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
-
-
-def _refuse_on_points(config: TrainConfig) -> None:
-    """Refuse transformations of pictures where there is one pixel."""
-    if config.flips:
-        raise StudyError("flips", "points have no left and right: leave it out")
-    if any(regularizer.name == "consistency" for regularizer in config.regularizers):
-        raise StudyError(
-            "regularizers.consistency", "points cannot be flipped or shifted: null removes it"
-        )
 
 
 @functools.lru_cache
@@ -188,6 +183,4 @@ def _check_grid(spec: StudySpec) -> None:
     for arm in spec.arms:
         for key, distribution in arm.space.items():
             if "choice" not in distribution.to_dict():
-                raise StudyError(
-                    f"arms.{arm.name}.space.{key}", "a grid needs choices, not a range"
-                )
+                raise StudyError(arm.path_of(key), "a grid needs choices, not a range")

@@ -6,7 +6,6 @@ the study's space < the arm's. It is data: adding one is adding an entry.
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from ganstudy.gan.config import at, merge
+from ganstudy.gan.config import merge
 from ganstudy.gan.losses import Variant
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown
 
@@ -309,7 +308,5 @@ def template(value: object) -> Template:
     recipe = RECIPES[use.name]
     if use.space not in recipe.spaces:
         raise StudyError("space", unknown("space of this recipe", use.space, recipe.spaces))
-    settings = dict(recipe.settings)
-    if use.variant == "agce_code":
-        settings = at("variant", merge, settings, recipe.agce_code)
-    return Template(copy.deepcopy(settings), recipe.spaces[use.space])
+    code = recipe.agce_code if use.variant == "agce_code" else {}
+    return Template(merge(recipe.settings, code), recipe.spaces[use.space])

@@ -279,8 +279,7 @@ def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[
     for arm in spec.arms:
         configs: dict[str, list[tuple[float, dict[str, Any]]]] = {}
         for trial in trials:
-            counts = trial["config_id"] != DEFAULT_CONFIG or spec.replicate is not None
-            if trial["arm"] == arm.name and counts:
+            if trial["arm"] == arm.name and _counts(spec, trial):
                 score = trial.get(f"best.{spec.measure.primary}")
                 done = trial["status"] == TrialStatus.COMPLETED
                 ranked = (math.inf if score is None or not done else sign * score, trial)
@@ -292,6 +291,13 @@ def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[
         if math.isfinite(chosen[0]) and chosen[1].get("generator_best"):
             best.append(chosen[1])
     return best
+
+
+def _counts(spec: StudySpec, trial: dict[str, Any]) -> bool:
+    """Whether the arm's row in the report is of this trial's config: the same rule as there."""
+    if spec.replicate is not None and spec.replicate.configs is not None:
+        return bool(trial["config_id"] == next(iter(spec.replicate.configs[trial["arm"]])))
+    return bool(trial["config_id"] != DEFAULT_CONFIG)
 
 
 def _reported_trial(

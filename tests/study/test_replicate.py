@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from ganstudy.display import Display
+from ganstudy.preview import preview
 from ganstudy.records import TrialStatus, load_results
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study, notes
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
-from ganstudy.sweep.driver import Run, pending
+from ganstudy.sweep.driver import Run, best_trials, pending
 from tests.conftest import TINY
 
 
@@ -105,6 +106,27 @@ def test_more_seeds_move_no_trial_and_other_settings_lie_over_the_sources(source
     assert other.arms[0].train({}, 0).discriminator_updates == 40
     assert other.measure.samples == 50
     assert few.measure.samples == 60, "the source's measures, unless others are written"
+
+
+def test_the_plan_tells_what_seeds_can_tell(source, write_study):
+    told = preview(replicate(source, write_study))["tells"]
+    # Three seeds each: 20 equally likely orders of ranks, two of them the most extreme.
+    assert told["smallest_p"] == pytest.approx(2 / 20)
+    assert "chosen configs are repeated" in told["text"][0]
+    assert "3 seeds each" in told["text"][1]
+
+
+def test_the_generator_that_is_told_of_is_of_the_arms_first_config(source, write_study):
+    spec = replicate(source, write_study)
+    score = f"best.{spec.measure.primary}"
+    arm = "wgan_gp"
+    first, second = spec.replicate.configs[arm]
+    trials = [
+        {"arm": arm, "config_id": c, "status": TrialStatus.COMPLETED, score: value,
+         "generator_best": c}
+        for c, value in ((first, 2.0), (second, 1.0))
+    ]  # fmt: skip
+    assert [t["config_id"] for t in best_trials(spec, trials)] == [first]
 
 
 def test_notes_are_of_the_configs_that_are_repeated(source, write_study):

@@ -88,8 +88,7 @@ class ResNet(Architecture):
     channels throughout, spectral norm on all of it by default. Weights are Xavier's.
 
     Elsewhere:
-        mimicry draws weights with a gain of root 2 inside the blocks and 1 outside; compare_gan's
-        "RESNET_CIFAR" is the same network.
+        mimicry draws weights with a gain of root 2 inside the blocks and 1 outside.
     """
 
     latent_dim: Width = 128

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.losses import Memory
 from ganstudy.registry import Component, Registry, component
 
@@ -37,6 +38,9 @@ class Regularizer(Component):
     interval: Annotated[int, Field(ge=1)] = 1
     """Apply at every interval-th update of a network, the first included; what is added to a loss
     is then multiplied by it, so that its mean strength stays (lazy regularisation)."""
+
+    def check(self, image_shape: ImageShape) -> None:
+        """Raise ValueError for data of a shape that this regulariser cannot work on."""
 
     def penalty(
         self, discriminator: Network, real: Tensor, fake: Tensor, rng: torch.Generator

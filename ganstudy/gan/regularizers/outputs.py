@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss, pad, relu
 
+from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.losses import Memory
 from ganstudy.gan.regularizers.base import REGULARIZERS, Network, Positive, Regularizer, Weight
 from ganstudy.registry import component
@@ -104,6 +105,10 @@ class Consistency(Regularizer):
     """Whether T mirrors; digits and letters do not stay what they are when mirrored."""
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
     """Largest shift, as a share of the image's shorter side."""
+
+    def check(self, image_shape: ImageShape) -> None:
+        if image_shape[1:] == (1, 1):
+            raise ValueError("points cannot be flipped or shifted: null removes it")
 
     def penalty(
         self, discriminator: Network, real: Tensor, fake: Tensor, rng: torch.Generator

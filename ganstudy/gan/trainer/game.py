@@ -110,11 +110,12 @@ class GanTrainer(NetworkTrainer):
         Both halves of an extragradient update see the same batch, latents and draws. Signals are
         those of the first half.
         """
-        start = {role: self._weights(role) for role in ROLES}
+        extrapolates = self.config.generator_optimizer.extrapolates
+        start = {role: self._weights(role) for role in ROLES if extrapolates or read}
         latents, draws = self._latents(), self.state.streams["penalty"]
         before = draws.get_state()
         played = self._move_together(real, latents, read=read)
-        if self.config.generator_optimizer.extrapolates:
+        if extrapolates:
             noted, self._sums = self._sums, {}
             draws.set_state(before)
             self._move_together(real, latents, start=start, first=False)
