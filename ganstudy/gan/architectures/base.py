@@ -137,3 +137,62 @@ def initialize(network: nn.Module, how: Initialization) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
+
+
+@component
+class Convolutional(Architecture):
+    """What convolutional architectures share: options of the discriminator, and their order.
+
+    Weights are drawn first, spectral norm goes on last.
+    """
+
+    discriminator_normalization: Normalization = "none"
+    """Normalisation of the discriminator's feature maps."""
+    spectral_norm: bool = False
+    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
+
+    def generator(self, image_shape: ImageShape) -> nn.Module:
+        return self._drawn(self.upsampling(image_shape, "batch"))
+
+    def decoder(self, image_shape: ImageShape) -> nn.Module:
+        return self._judging(self.upsampling(image_shape, self.discriminator_normalization))
+
+    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+        return self._judging(self.downsampling(image_shape, outputs))
+
+    @abstractmethod
+    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
+        """Return the layers from latents to images, with `norm` between them."""
+
+    @abstractmethod
+    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+        """Return the layers from images to `outputs` numbers."""
+
+    @abstractmethod
+    def draw(self, network: nn.Module) -> nn.Module:
+        """Draw the first weights of the architecture's own paper."""
+
+    def _drawn(self, network: nn.Module) -> nn.Module:
+        return initialize(self.draw(network), self.initialization)
+
+    def _judging(self, network: nn.Module) -> nn.Module:
+        drawn = self._drawn(network)
+        return apply_spectral_norm(drawn) if self.spectral_norm else drawn
+
+
+def base_and_doublings(name: str, image_shape: ImageShape) -> tuple[int, int]:
+    """Return the side that a generator begins with, 4 or 7, and how often it doubles.
+
+    Raises:
+        ValueError: For an image that is not square, or of another side.
+    """
+    _, height, width = image_shape
+    for base in (4, 7):
+        for doublings in range(1, 10):
+            if height == width == base << doublings:
+                return base, doublings
+    raise ValueError(
+        f"{name} makes square images of side 4 * 2^s or 7 * 2^s "
+        f"(8, 14, 16, 28, 32, 56, 64, ...), not {height}x{width}; "
+        f"use the architecture mlp or resize the data"
+    )

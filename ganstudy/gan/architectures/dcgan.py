@@ -7,11 +7,11 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
-    Architecture,
+    Convolutional,
     ImageShape,
     Normalization,
     Width,
-    apply_spectral_norm,
+    base_and_doublings,
     initialize,
     normalization,
 )
@@ -31,7 +31,7 @@ def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
 
 @ARCHITECTURES.register("dcgan", paper="Radford et al. 2016, arXiv:1511.06434")
 @component
-class DCGAN(Architecture):
+class DCGAN(Convolutional):
     """Strided 4x4 convolutions, halving or doubling the image down to a side of 4 or 7.
 
     Makes square images of side 4 * 2^s or 7 * 2^s, s >= 1. The rules of the paper: no pooling,
@@ -44,20 +44,10 @@ class DCGAN(Architecture):
     """Channels next to the image; they double at each halving."""
     discriminator_normalization: Normalization = "batch"
     """Normalisation of the discriminator's feature maps."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
-    def generator(self, image_shape: ImageShape) -> nn.Module:
-        return self._upsampling(image_shape, "batch")
-
-    def decoder(self, image_shape: ImageShape) -> nn.Module:
-        network = self._upsampling(image_shape, self.discriminator_normalization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
-
-    def _upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
-        channels, side, _ = image_shape
-        widths = self._widths(image_shape)
-        base, bias = side >> len(widths), norm != "batch"
+    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
+        base, widths = self._base_and_widths(image_shape)
+        bias = norm != "batch"
         layers: list[nn.Module] = [
             nn.Linear(self.latent_dim, widths[-1] * base * base, bias=bias),
             nn.Unflatten(1, (widths[-1], base, base)),
@@ -66,32 +56,24 @@ class DCGAN(Architecture):
             layers += [normalization(norm, width), nn.ReLU()]
             layers += [nn.ConvTranspose2d(width, narrower, 4, 2, 1, bias=bias)]
         layers += [normalization(norm, widths[0]), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(widths[0], channels, 4, 2, 1), nn.Tanh()]
-        return initialize(init_normal(nn.Sequential(*layers)), self.initialization)
+        layers += [nn.ConvTranspose2d(widths[0], image_shape[0], 4, 2, 1), nn.Tanh()]
+        return nn.Sequential(*layers)
 
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
-        channels, side, _ = image_shape
-        widths = self._widths(image_shape)
+    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+        base, widths = self._base_and_widths(image_shape)
         bias = self.discriminator_normalization != "batch"
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], 4, 2, 1)]
+        layers += [nn.LeakyReLU(0.2)]
         for narrower, width in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Conv2d(narrower, width, 4, 2, 1, bias=bias)]
             layers += [normalization(self.discriminator_normalization, width), nn.LeakyReLU(0.2)]
-        base = side >> len(widths)
         layers += [nn.Flatten(), nn.Linear(widths[-1] * base * base, outputs)]
-        network = initialize(init_normal(nn.Sequential(*layers)), self.initialization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return nn.Sequential(*layers)
 
-    def _widths(self, image_shape: ImageShape) -> list[int]:
-        """Return the channels after each halving, from the image inwards."""
-        _, height, width = image_shape
-        halvings = next(
-            (s for s in range(1, 10) if height in (4 << s, 7 << s) and height == width), None
-        )
-        if halvings is None:
-            raise ValueError(
-                f"dcgan makes square images of side 4 * 2^s or 7 * 2^s "
-                f"(8, 14, 16, 28, 32, 56, 64, ...), not {height}x{width}; "
-                f"use the architecture mlp or resize the data"
-            )
-        return [self.width << s for s in range(halvings)]
+    def draw(self, network: nn.Module) -> nn.Module:
+        return init_normal(network)
+
+    def _base_and_widths(self, image_shape: ImageShape) -> tuple[int, list[int]]:
+        """Return the inmost side, and the channels after each halving from the image inwards."""
+        base, halvings = base_and_doublings(self.name, image_shape)
+        return base, [self.width << s for s in range(halvings)]

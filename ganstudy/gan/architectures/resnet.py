@@ -10,11 +10,11 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
-    Architecture,
+    Convolutional,
     ImageShape,
     Normalization,
     Width,
-    apply_spectral_norm,
+    base_and_doublings,
     initialize,
     normalization,
 )
@@ -79,7 +79,7 @@ class SumPool(nn.Module):
 
 @ARCHITECTURES.register("resnet", paper="Miyato et al. 2018, arXiv:1802.05957, table 4")
 @component
-class ResNet(Architecture):
+class ResNet(Convolutional):
     """Residual blocks, as SNGAN has them for CIFAR-10; square images of side 4 * 2^s or 7 * 2^s.
 
     Generator: a linear layer to a map of side 4 or 7, blocks that double it, batch norm, ReLU, a
@@ -97,21 +97,12 @@ class ResNet(Architecture):
     """Channels of the discriminator; the generator has twice as many."""
     depth: Annotated[int, Field(ge=0)] = 2
     """Blocks of the discriminator that keep the side."""
-    discriminator_normalization: Normalization = "none"
-    """Normalisation inside the discriminator's blocks."""
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
 
-    def generator(self, image_shape: ImageShape) -> nn.Module:
-        return self._upsampling(image_shape, "batch")
-
-    def decoder(self, image_shape: ImageShape) -> nn.Module:
-        network = self._upsampling(image_shape, self.discriminator_normalization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
-
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
         channels, norm = image_shape[0], self.discriminator_normalization
-        _, doublings = base_and_doublings(image_shape)
+        _, doublings = base_and_doublings(self.name, image_shape)
         halvings = min(2, doublings)
         layers: list[nn.Module] = [
             DownBlock(channels, self.width, norm, halves=True, first=True),
@@ -120,12 +111,11 @@ class ResNet(Architecture):
             SumPool(),
             nn.Linear(self.width, outputs),
         ]
-        network = self._initialized(nn.Sequential(*layers))
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return nn.Sequential(*layers)
 
-    def _upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
+    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
         channels, wide = image_shape[0], 2 * self.width
-        base, doublings = base_and_doublings(image_shape)
+        base, doublings = base_and_doublings(self.name, image_shape)
         layers: list[nn.Module] = [
             nn.Linear(self.latent_dim, wide * base * base),
             nn.Unflatten(1, (wide, base, base)),
@@ -135,20 +125,7 @@ class ResNet(Architecture):
             nn.Conv2d(wide, channels, 3, 1, 1),
             nn.Tanh(),
         ]
-        return self._initialized(nn.Sequential(*layers))
+        return nn.Sequential(*layers)
 
-    def _initialized(self, network: nn.Module) -> nn.Module:
-        return initialize(initialize(network, "xavier"), self.initialization)
-
-
-def base_and_doublings(image_shape: ImageShape) -> tuple[int, int]:
-    """Return the side that a generator begins with, 4 or 7, and how often it doubles."""
-    _, height, width = image_shape
-    for base in (4, 7):
-        for doublings in range(1, 10):
-            if height == width == base << doublings:
-                return base, doublings
-    raise ValueError(
-        f"resnet makes square images of side 4 * 2^s or 7 * 2^s (8, 14, 16, 28, 32, 56, 64, ...), "
-        f"not {height}x{width}; use the architecture mlp or resize the data"
-    )
+    def draw(self, network: nn.Module) -> nn.Module:
+        return initialize(network, "xavier")

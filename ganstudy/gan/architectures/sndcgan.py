@@ -6,12 +6,10 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
-    Architecture,
+    Convolutional,
     ImageShape,
     Normalization,
     Width,
-    apply_spectral_norm,
-    initialize,
     normalization,
 )
 from ganstudy.gan.architectures.dcgan import init_normal
@@ -20,7 +18,7 @@ from ganstudy.registry import component
 
 @ARCHITECTURES.register("sndcgan", paper="Miyato et al. 2018, arXiv:1802.05957, table 3")
 @component
-class SNDCGAN(Architecture):
+class SNDCGAN(Convolutional):
     """Seven convolutions against three upsampling ones, for images whose sides are multiples of 8.
 
     Discriminator: 3x3 convolutions of stride 1 and 4x4 ones of stride 2 in turns, `width` to
@@ -35,19 +33,10 @@ class SNDCGAN(Architecture):
 
     width: Width = 64
     """Channels next to the image; they double at each halving."""
-    discriminator_normalization: Normalization = "none"
-    """Normalisation of the discriminator's feature maps, after all but the first layer."""
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
 
-    def generator(self, image_shape: ImageShape) -> nn.Module:
-        return self._upsampling(image_shape, "batch")
-
-    def decoder(self, image_shape: ImageShape) -> nn.Module:
-        network = self._upsampling(image_shape, self.discriminator_normalization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
-
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
         channels, height, width = _checked(image_shape)
         widths = [self.width << s for s in range(4)]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1), nn.LeakyReLU(0.1)]
@@ -56,14 +45,16 @@ class SNDCGAN(Architecture):
             layers += self._layer(nn.Conv2d(wider, wider, 3, 1, 1), wider)
         flat = widths[-1] * (height // 8) * (width // 8)
         layers += [nn.Flatten(), nn.Linear(flat, outputs)]
-        network = initialize(init_normal(nn.Sequential(*layers)), self.initialization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return nn.Sequential(*layers)
+
+    def draw(self, network: nn.Module) -> nn.Module:
+        return init_normal(network)
 
     def _layer(self, convolution: nn.Module, channels: int) -> list[nn.Module]:
         norm = normalization(self.discriminator_normalization, channels)
         return [convolution, norm, nn.LeakyReLU(0.1)]
 
-    def _upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
+    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
         channels, height, width = _checked(image_shape)
         widths = [self.width << s for s in (3, 2, 1, 0)]
         flat = widths[0] * (height // 8) * (width // 8)
@@ -77,7 +68,7 @@ class SNDCGAN(Architecture):
             layers += [nn.ConvTranspose2d(wider, narrower, 4, 2, 1)]
             layers += [normalization(norm, narrower), nn.ReLU()]
         layers += [nn.Conv2d(widths[-1], channels, 3, 1, 1), nn.Tanh()]
-        return initialize(init_normal(nn.Sequential(*layers)), self.initialization)
+        return nn.Sequential(*layers)
 
 
 def _checked(image_shape: ImageShape) -> ImageShape:
