@@ -27,7 +27,7 @@ def test_shapes_ranges_and_gradients(name, shape, options):
         return
     architecture = ARCHITECTURES.build(name, width=8, **options)
     generator, discriminator = architecture.generator(shape), architecture.discriminator(shape)
-    latents = architecture.latents(6, torch.Generator().manual_seed(0))
+    latents = architecture.latents(6, torch.Generator().manual_seed(0), shape)
     assert latents.shape == (6, architecture.latent_dim)
     images = generator(latents)
     assert images.shape == (6, *shape)
@@ -78,7 +78,7 @@ def test_the_discriminators_options_reach_the_whole_auto_encoder(name):
 @pytest.mark.parametrize(("prior", "deviation"), [("normal", 1.0), ("uniform", 1 / math.sqrt(3))])
 def test_latents_follow_their_prior(prior, deviation):
     architecture = ARCHITECTURES.build("mlp", prior=prior, latent_dim=4)
-    latents = architecture.latents(20_000, torch.Generator().manual_seed(0))
+    latents = architecture.latents(20_000, torch.Generator().manual_seed(0), (1, 8, 8))
     # 80,000 draws: the standard deviation's own error is below 0.3 %.
     assert latents.std().item() == pytest.approx(deviation, rel=0.015)
     assert (latents.abs().max() <= 1) == (prior == "uniform")
@@ -174,7 +174,7 @@ def test_infogan_is_built_as_published():
     assert discriminator[2].weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.02)
     assert [type(layer).__name__ for layer in discriminator] == [
         "Conv2d", "LeakyReLU", "Conv2d", "BatchNorm2d", "LeakyReLU", "Flatten", "Linear",
-        "BatchNorm1d", "LeakyReLU", "Linear",
+        "BatchNorm1d", "LeakyReLU", "Head",
     ]  # fmt: skip
 
 

@@ -7,7 +7,8 @@ A generator maps latents (batch, latent_dim) to images (batch, channels, height,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,11 +24,17 @@ Normalization = Literal["batch", "layer", "none"]
 Initialization = Literal["own", "normal", "orthogonal", "xavier"]
 Prior = Literal["normal", "uniform"]
 Width = Annotated[int, Field(ge=1)]
+Across = Sequence[Callable[[int], nn.Module]]
+"""Makers of layers across the batch: features -> a module (batch, features) -> (batch,
+out_features), with `out_features` as attribute."""
 
 
 @component
 class Architecture(Component, ABC):
     """A pair of networks for one image shape."""
+
+    grows: ClassVar[bool] = False
+    """Whether the networks change with the progress of the run (`grow`)."""
 
     latent_dim: Width = 64
     """Dimension of the latent."""
@@ -42,13 +49,22 @@ class Architecture(Component, ABC):
         """Return the generator; raises ValueError for a shape it cannot make."""
 
     @abstractmethod
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+    def discriminator(
+        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
+    ) -> nn.Module:
         """Return the discriminator; raises ValueError for a shape it cannot read.
+
+        One that judges an image in several places or at several scales returns as many logits,
+        (batch, judgements), or (batch, outputs, judgements) where more than one output is asked.
 
         Args:
             image_shape: What it reads.
             outputs: 1 for logits (batch, 1); more for an encoder, (batch, outputs).
+            across: Layers before the last one that see the features of the whole batch.
         """
+
+    def grow(self, network: nn.Module, progress: float) -> None:
+        """Bring `network`, or what wraps it, to `progress`, the share of the budget in [0, 1]."""
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         """Return an auto-encoder of images, the discriminator of energy-based losses.
@@ -63,14 +79,37 @@ class Architecture(Component, ABC):
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         """Return the decoder of `auto_encoder`: codes (batch, latent_dim) -> images."""
 
-    def latents(self, count: int, rng: torch.Generator) -> Tensor:
-        """Draw `count` latents from the prior, (count, latent_dim)."""
+    def latents(self, count: int, rng: torch.Generator, image_shape: ImageShape) -> Tensor:
+        """Draw `count` latents from the prior, (count, latent_dim).
+
+        A generator that injects noise takes it from here too, behind the latent: what it makes
+        is a function of what is drawn here, and of nothing else.
+        """
         if self.prior == "uniform":
             return torch.rand(count, self.latent_dim, generator=rng) * 2 - 1
         return torch.randn(count, self.latent_dim, generator=rng)
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+
+class Head(nn.Sequential):
+    """What a discriminator ends in; its input, (batch, features), is what feature matching reads."""
+
+
+def head(features: int, outputs: int, across: Across = ()) -> Head:
+    """Return the last layers of a discriminator: those across the batch, then a linear one.
+
+    Args:
+        features: What the head reads, (batch, features).
+        outputs: What it returns, (batch, outputs).
+        across: Makers of layers from (batch, n) to (batch, `out_features`).
+    """
+    layers: list[nn.Module] = []
+    for make in across:
+        layers.append(make(features))
+        features = int(layers[-1].out_features)  # type: ignore[arg-type]
+    return Head(*layers, nn.Linear(features, outputs))
 
 
 class ScaledSigmoid(nn.Module):
@@ -157,15 +196,17 @@ class Convolutional(Architecture):
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         return self._judging(self.upsampling(image_shape, self.discriminator_normalization))
 
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
-        return self._judging(self.downsampling(image_shape, outputs))
+    def discriminator(
+        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
+    ) -> nn.Module:
+        return self._judging(self.downsampling(image_shape, outputs, across))
 
     @abstractmethod
     def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
         """Return the layers from latents to images, with `norm` between them."""
 
     @abstractmethod
-    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
         """Return the layers from images to `outputs` numbers."""
 
     @abstractmethod

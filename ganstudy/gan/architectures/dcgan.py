@@ -7,11 +7,13 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
+    Across,
     Convolutional,
     ImageShape,
     Normalization,
     Width,
     base_and_doublings,
+    head,
     initialize,
     normalization,
 )
@@ -59,7 +61,7 @@ class DCGAN(Convolutional):
         layers += [nn.ConvTranspose2d(widths[0], image_shape[0], 4, 2, 1), nn.Tanh()]
         return nn.Sequential(*layers)
 
-    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
         base, widths = self._base_and_widths(image_shape)
         bias = self.discriminator_normalization != "batch"
         layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], 4, 2, 1)]
@@ -67,7 +69,7 @@ class DCGAN(Convolutional):
         for narrower, width in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Conv2d(narrower, width, 4, 2, 1, bias=bias)]
             layers += [normalization(self.discriminator_normalization, width), nn.LeakyReLU(0.2)]
-        layers += [nn.Flatten(), nn.Linear(widths[-1] * base * base, outputs)]
+        layers += [nn.Flatten(), head(widths[-1] * base * base, outputs, across)]
         return nn.Sequential(*layers)
 
     def draw(self, network: nn.Module) -> nn.Module:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ganstudy.gan.architectures.base import ARCHITECTURES, Architecture, ImageShape, Width
+from ganstudy.gan.architectures.base import (
+    ARCHITECTURES,
+    Across,
+    Architecture,
+    Head,
+    ImageShape,
+    Width,
+)
 from ganstudy.registry import component
 
 
@@ -43,13 +50,17 @@ class Dirac(Architecture):
             raise ValueError("dirac begins at `start`: it has no other initialization")
         return Point(self.start, image_shape)
 
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+    def discriminator(
+        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
+    ) -> nn.Module:
         _refuse_images(image_shape)
+        if across:
+            raise ValueError("dirac's discriminator has no features to compare across a batch")
         linear = nn.Linear(1, outputs, bias=self.bias)
         nn.init.constant_(linear.weight, self.start)
         if self.bias:
             nn.init.zeros_(linear.bias)
-        return nn.Sequential(nn.Flatten(), linear)
+        return nn.Sequential(nn.Flatten(), Head(linear))
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         raise ValueError("dirac has no auto-encoder; use another loss or the architecture mlp")

@@ -10,6 +10,7 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
+    Across,
     Architecture,
     ImageShape,
     Normalization,
@@ -17,6 +18,7 @@ from ganstudy.gan.architectures.base import (
     ScaledSigmoid,
     Width,
     apply_spectral_norm,
+    head,
     initialize,
 )
 from ganstudy.registry import component
@@ -71,7 +73,9 @@ class InfoGAN(Architecture):
         ]  # fmt: skip
         return self._initialized(nn.Sequential(*layers))
 
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
+    def discriminator(
+        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
+    ) -> nn.Module:
         channels, height, width = self._checked(image_shape)
         kind, units, inner = self.discriminator_normalization, 16 * self.width, 2 * self.width
         layers = [
@@ -79,7 +83,7 @@ class InfoGAN(Architecture):
             nn.Conv2d(self.width, inner, 4, 2, 1), self._norm(kind, inner, spatial=True),
             nn.LeakyReLU(0.2), nn.Flatten(),
             nn.Linear(inner * (height // 4) * (width // 4), units), self._norm(kind, units),
-            nn.LeakyReLU(0.2), nn.Linear(units, outputs),
+            nn.LeakyReLU(0.2), head(units, outputs, across),
         ]  # fmt: skip
         network = self._initialized(nn.Sequential(*layers))
         return apply_spectral_norm(network) if self.spectral_norm else network

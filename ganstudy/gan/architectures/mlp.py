@@ -10,10 +10,12 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
+    Across,
     Architecture,
     ImageShape,
     Width,
     apply_spectral_norm,
+    head,
     initialize,
 )
 from ganstudy.registry import component
@@ -37,21 +39,25 @@ class MLP(Architecture):
     """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
-        layers = self._layers(self.latent_dim, math.prod(image_shape), nn.ReLU())
-        network = nn.Sequential(*layers, nn.Tanh(), nn.Unflatten(1, image_shape))
+        layers = self._layers(self.latent_dim, nn.ReLU())
+        last = nn.Linear(self.width, math.prod(image_shape))
+        network = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, image_shape))
         return initialize(network, self.initialization)
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         network = self.generator(image_shape)
         return apply_spectral_norm(network) if self.spectral_norm else network
 
-    def discriminator(self, image_shape: ImageShape, outputs: int = 1) -> nn.Module:
-        layers = self._layers(math.prod(image_shape), outputs, nn.LeakyReLU(0.2))
-        network = initialize(nn.Sequential(nn.Flatten(), *layers), self.initialization)
+    def discriminator(
+        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
+    ) -> nn.Module:
+        layers = self._layers(math.prod(image_shape), nn.LeakyReLU(0.2))
+        last = head(self.width, outputs, across)
+        network = initialize(nn.Sequential(nn.Flatten(), *layers, last), self.initialization)
         return apply_spectral_norm(network) if self.spectral_norm else network
 
-    def _layers(self, inputs: int, outputs: int, activation: nn.Module) -> list[nn.Module]:
+    def _layers(self, inputs: int, activation: nn.Module) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for width in (inputs, *[self.width] * (self.depth - 1)):
             layers += [nn.Linear(width, self.width), activation]
-        return [*layers, nn.Linear(self.width, outputs)]
+        return layers

@@ -10,11 +10,13 @@ from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
+    Across,
     Convolutional,
     ImageShape,
     Normalization,
     Width,
     base_and_doublings,
+    head,
     initialize,
     normalization,
 )
@@ -100,7 +102,7 @@ class ResNet(Convolutional):
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
 
-    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
         channels, norm = image_shape[0], self.discriminator_normalization
         _, doublings = base_and_doublings(self.name, image_shape)
         halvings = min(2, doublings)
@@ -109,7 +111,7 @@ class ResNet(Convolutional):
             *(DownBlock(self.width, self.width, norm, halves=True) for _ in range(halvings - 1)),
             *(DownBlock(self.width, self.width, norm, halves=False) for _ in range(self.depth)),
             SumPool(),
-            nn.Linear(self.width, outputs),
+            head(self.width, outputs, across),
         ]
         return nn.Sequential(*layers)
 

@@ -6,10 +6,12 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
+    Across,
     Convolutional,
     ImageShape,
     Normalization,
     Width,
+    head,
     normalization,
 )
 from ganstudy.gan.architectures.dcgan import init_normal
@@ -36,7 +38,7 @@ class SNDCGAN(Convolutional):
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
 
-    def downsampling(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
         channels, height, width = _checked(image_shape)
         widths = [self.width << s for s in range(4)]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1), nn.LeakyReLU(0.1)]
@@ -44,7 +46,7 @@ class SNDCGAN(Convolutional):
             layers += self._layer(nn.Conv2d(narrower, wider, 4, 2, 1), wider)
             layers += self._layer(nn.Conv2d(wider, wider, 3, 1, 1), wider)
         flat = widths[-1] * (height // 8) * (width // 8)
-        layers += [nn.Flatten(), nn.Linear(flat, outputs)]
+        layers += [nn.Flatten(), head(flat, outputs, across)]
         return nn.Sequential(*layers)
 
     def draw(self, network: nn.Module) -> nn.Module:

@@ -103,7 +103,7 @@ class NetworkTrainer(ABC):
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Return `count` images of the sampled generator in eval mode, on the CPU."""
         network = self.state.sampled.eval()
-        latents = self.config.architecture.latents(count, rng)
+        latents = self._drawn_latents(count, rng)
         images = [network(z.to(self.device)).cpu() for z in latents.split(SAMPLE_BATCH)]
         return torch.cat(images).contiguous()
 
@@ -181,7 +181,11 @@ class NetworkTrainer(ABC):
 
     def _latents(self) -> Tensor:
         rng = self.state.streams["latent"]
-        return self.config.architecture.latents(self.config.batch_size, rng).to(self.device)
+        return self._drawn_latents(self.config.batch_size, rng).to(self.device)
+
+    def _drawn_latents(self, count: int, rng: torch.Generator) -> Tensor:
+        config = self.config
+        return config.architecture.latents(count, rng, config.dataset.image_shape)
 
     def _update_averages(self) -> None:
         for stabilizer in self.config.stabilizers:
