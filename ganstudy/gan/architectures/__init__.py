@@ -1,6 +1,15 @@
 """Generators and discriminators by name; to add one is to add a class to one of these files."""
 
-from ganstudy.gan.architectures import dcgan, dirac, infogan, mlp, resnet, sndcgan
+from ganstudy.gan.architectures import (
+    dcgan,
+    dirac,
+    infogan,
+    mlp,
+    progressive,
+    resnet,
+    sndcgan,
+    style,
+)
 from ganstudy.gan.architectures.base import ARCHITECTURES, Architecture, ImageShape
 
 __all__ = [
@@ -11,6 +20,8 @@ __all__ = [
     "dirac",
     "infogan",
     "mlp",
+    "progressive",
     "resnet",
     "sndcgan",
+    "style",
 ]
