@@ -1,7 +1,7 @@
 """What an architecture is, and the parts that several share.
 
 A generator maps latents (batch, latent_dim) to images (batch, channels, height, width) in
-[-1, 1]; a discriminator maps images to logits (batch, 1).
+[-1, 1]; a discriminator maps images to logits (batch, 1), or (batch, judgements).
 """
 
 from __future__ import annotations
@@ -15,18 +15,28 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganstudy.gan.architectures.parts import (
+    MultiScale,
+    Normalization,
+    SelfAttention,
+    Upsampling,
+    doubling,
+    normalization,
+)
 from ganstudy.registry import Component, Registry, component
 
 ImageShape = tuple[int, int, int]
 """(channels, height, width)."""
+Maps = list[tuple[int, int]]
+"""(height, width) of a network's feature maps, the largest first."""
 
-Normalization = Literal["batch", "layer", "none"]
 Initialization = Literal["own", "normal", "orthogonal", "xavier"]
-Prior = Literal["normal", "uniform"]
+Prior = Literal["normal", "uniform", "truncated"]
 Width = Annotated[int, Field(ge=1)]
-Across = Sequence[Callable[[int], nn.Module]]
+Kernel = Annotated[int, Field(ge=2, le=7)]
+Across = Sequence[Callable[[int], nn.Module | None]]
 """Makers of layers across the batch: features -> a module (batch, features) -> (batch,
-out_features), with `out_features` as attribute."""
+out_features), with `out_features` as attribute, or None."""
 
 
 @component
@@ -39,7 +49,10 @@ class Architecture(Component, ABC):
     latent_dim: Width = 64
     """Dimension of the latent."""
     prior: Prior = "normal"
-    """Distribution of the latent: N(0, I), or uniform on [-1, 1] in every dimension."""
+    """Distribution of the latent: N(0, I), uniform on [-1, 1] in every dimension, or truncated:
+    N(0, 1) in every dimension, cut at +-`truncation`."""
+    truncation: Annotated[float, Field(gt=0)] = 2.0
+    """Where the prior "truncated" is cut, in standard deviations of the normal distribution."""
     initialization: Initialization = "own"
     """First weights: own (what the architecture's paper does), normal (N(0, 0.02)), orthogonal
     (gain 1; Saxe et al. 2014) or xavier (uniform; Glorot & Bengio 2010); biases from 0."""
@@ -87,6 +100,9 @@ class Architecture(Component, ABC):
         """
         if self.prior == "uniform":
             return torch.rand(count, self.latent_dim, generator=rng) * 2 - 1
+        if self.prior == "truncated":
+            bound, latents = self.truncation, torch.empty(count, self.latent_dim)
+            return nn.init.trunc_normal_(latents, a=-bound, b=bound, generator=rng)
         return torch.randn(count, self.latent_dim, generator=rng)
 
 
@@ -94,7 +110,11 @@ ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 
 class Head(nn.Sequential):
-    """What a discriminator ends in; its input, (batch, features), is what feature matching reads."""
+    """What a discriminator ends in; its input is what feature matching reads.
+
+    That is (batch, features), or (batch, channels, height, width) where each place is judged: then
+    the head is a convolution, flattened.
+    """
 
 
 def head(features: int, outputs: int, across: Across = ()) -> Head:
@@ -107,8 +127,10 @@ def head(features: int, outputs: int, across: Across = ()) -> Head:
     """
     layers: list[nn.Module] = []
     for make in across:
-        layers.append(make(features))
-        features = int(layers[-1].out_features)  # type: ignore[arg-type]
+        layer = make(features)
+        if layer is not None:
+            layers.append(layer)
+            features = int(layer.out_features)  # type: ignore[arg-type]
     return Head(*layers, nn.Linear(features, outputs))
 
 
@@ -142,16 +164,6 @@ class EnergyDiscriminator(nn.Module):
         return -error.pow(self.power).mean(dim=1, keepdim=True)
 
 
-def normalization(kind: Normalization, channels: int) -> nn.Module:
-    """Return the normalisation of a feature map with `channels` channels."""
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    if kind == "layer":
-        # One group over all channels: layer norm of a feature map, safe under a gradient penalty.
-        return nn.GroupNorm(1, channels)
-    return nn.Identity()
-
-
 def apply_spectral_norm(network: nn.Module) -> nn.Module:
     """Put torch's spectral-norm parametrization on every linear and convolution layer."""
     for module in network.modules():
@@ -180,38 +192,145 @@ def initialize(network: nn.Module, how: Initialization) -> nn.Module:
 
 @component
 class Convolutional(Architecture):
-    """What convolutional architectures share: options of the discriminator, and their order.
+    """What convolutional architectures share: their options, and the order of drawing.
 
     Weights are drawn first, spectral norm goes on last.
     """
 
+    width: Width = 64
+    """Channels next to the image; they double at each halving."""
+    discriminator_width: Width | None = None
+    """The discriminator's `width`, where it is not to follow from the generator's."""
+    depth: Annotated[int, Field(ge=0)] = 0
+    """Additional 3x3 convolutions of stride 1 at every side that a network has a map of, in both
+    networks."""
+    generator_normalization: Normalization = "batch"
+    """Normalisation of the generator's feature maps."""
     discriminator_normalization: Normalization = "none"
     """Normalisation of the discriminator's feature maps."""
+    generator_spectral_norm: bool = False
+    """Spectral normalisation of every generator layer, as in SAGAN (Zhang et al. 2019)."""
     spectral_norm: bool = False
     """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
+    upsampling: Upsampling = "transposed"
+    """How the generator doubles a map: transposed (a transposed convolution of stride 2),
+    resize_conv (nearest neighbour, then a convolution; Odena et al. 2016) or sub_pixel (a
+    convolution to 4 times the channels, laid out in 2x2; Shi et al. 2016)."""
+    upsampling_kernel: Kernel = 4
+    """Side of the kernel of the convolutions that double a map, 2 to 7; a transposed one covers
+    the pixels unevenly where it is odd."""
+    attention: Annotated[int, Field(ge=2)] | None = None
+    """Side in pixels (the height) of the map behind which both networks have a self-attention
+    block (SAGAN, Zhang et al. 2019)."""
+    scales: Width = 1
+    """Discriminators, each with its own weights, that read the image at its side, at half of it,
+    and so on (pix2pixHD, Wang et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
-        return self._drawn(self.upsampling(image_shape, "batch"))
+        self._check_attention(image_shape)
+        _check_normalization(self.generator_normalization, self.maps(image_shape))
+        images = self.to_images(image_shape, self.width, self.generator_normalization)
+        drawn = self._drawn(images)
+        return apply_spectral_norm(drawn) if self.generator_spectral_norm else drawn
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
-        return self._judging(self.upsampling(image_shape, self.discriminator_normalization))
+        norm = self.discriminator_normalization
+        _check_normalization(norm, self.maps(image_shape))
+        return self._judging(self.to_images(image_shape, self._judging_width, norm))
 
     def discriminator(
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
     ) -> nn.Module:
-        return self._judging(self.downsampling(image_shape, outputs, across))
+        self._check_attention(image_shape)
+        networks = []
+        for shape in self._pyramid(image_shape):
+            _check_normalization(self.discriminator_normalization, self.discriminator_maps(shape))
+            networks.append(self._judging(self.from_images(shape, outputs, across)))
+        return networks[0] if self.scales == 1 else MultiScale(networks, outputs)
+
+    def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
+        self._check_one_scale()
+        return super().auto_encoder(image_shape)
 
     @abstractmethod
-    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
-        """Return the layers from latents to images, with `norm` between them."""
+    def maps(self, image_shape: ImageShape) -> Maps:
+        """Return the generator's maps; raises ValueError for a shape it cannot make."""
+
+    def discriminator_maps(self, image_shape: ImageShape) -> Maps:
+        """Return the discriminator's maps; raises ValueError for a shape it cannot read."""
+        return self.maps(image_shape)
 
     @abstractmethod
-    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
+    def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
+        """Return the layers from latents to images, `width` wide with `norm` between them."""
+
+    @abstractmethod
+    def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
         """Return the layers from images to `outputs` numbers."""
 
     @abstractmethod
     def draw(self, network: nn.Module) -> nn.Module:
         """Draw the first weights of the architecture's own paper."""
+
+    def norm(self, kind: Normalization, channels: int) -> nn.Module:
+        """Return the normalisation of a map with `channels` channels."""
+        return normalization(kind, channels)
+
+    def doubled(self, inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
+        """Return the layers that double a map's side, as the options have it."""
+        return doubling(self.upsampling, inputs, outputs, self.upsampling_kernel, bias)
+
+    def kept(
+        self, size: tuple[int, int], channels: int, norm: Normalization, activation: nn.Module
+    ) -> list[nn.Module]:
+        """Return the additional layers that keep a map of `size`: `depth`, then attention."""
+        layers: list[nn.Module] = []
+        for _ in range(self.depth):
+            convolution = nn.Conv2d(channels, channels, 3, 1, 1, bias=norm != "batch")
+            layers += [convolution, self.norm(norm, channels), activation]
+        return layers + self.attended(size, channels)
+
+    def attended(self, size: tuple[int, int], channels: int) -> list[nn.Module]:
+        """Return the attention behind a map of `size`, where the option asks for it."""
+        return [SelfAttention(channels)] if size[0] == self.attention else []
+
+    @property
+    def _judging_width(self) -> int:
+        return self.discriminator_width or self.width
+
+    def _pyramid(self, image_shape: ImageShape) -> list[ImageShape]:
+        """Return what each discriminator reads; raises ValueError where it cannot."""
+        shapes = [image_shape]
+        while len(shapes) < self.scales:
+            channels, height, width = shapes[-1]
+            cannot = f"discriminator {len(shapes) + 1} of scales: {self.scales} cannot read images"
+            if height % 2 or width % 2:
+                raise ValueError(f"{cannot}: {height}x{width} has no half; use fewer scales")
+            shapes.append((channels, height // 2, width // 2))
+            try:
+                self.discriminator_maps(shapes[-1])
+            except ValueError as error:
+                raise ValueError(f"{cannot}: {error}; or use fewer scales") from None
+        return shapes
+
+    def _check_one_scale(self) -> None:
+        if self.scales > 1:
+            raise ValueError(
+                f"an auto-encoder, the discriminator of energy-based losses, reads the image at "
+                f"one scale, not at scales: {self.scales}; use scales: 1 or another loss"
+            )
+
+    def _check_attention(self, image_shape: ImageShape) -> None:
+        if self.attention is None:
+            return
+        generated, judged = self.maps(image_shape), self.discriminator_maps(image_shape)
+        both = sorted({height for height, _ in generated} & {height for height, _ in judged} - {1})
+        if self.attention not in both:
+            raise ValueError(
+                f"attention: both networks of {self.name} have maps of side "
+                f"{', '.join(map(str, both))} for images of {image_shape[1]}x{image_shape[2]}, "
+                f"not {self.attention}; take one of these sides"
+            )
 
     def _drawn(self, network: nn.Module) -> nn.Module:
         return initialize(self.draw(network), self.initialization)
@@ -219,6 +338,14 @@ class Convolutional(Architecture):
     def _judging(self, network: nn.Module) -> nn.Module:
         drawn = self._drawn(network)
         return apply_spectral_norm(drawn) if self.spectral_norm else drawn
+
+
+def _check_normalization(norm: Normalization, maps: Maps) -> None:
+    if norm == "instance" and (1, 1) in maps:
+        raise ValueError(
+            "instance normalisation needs maps of more than one place, and these images make one "
+            "of 1x1, which it would set to a constant; use layer or group, or larger images"
+        )
 
 
 def base_and_doublings(name: str, image_shape: ImageShape) -> tuple[int, int]:

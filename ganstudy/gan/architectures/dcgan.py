@@ -10,22 +10,21 @@ from ganstudy.gan.architectures.base import (
     Across,
     Convolutional,
     ImageShape,
-    Normalization,
-    Width,
+    Maps,
     base_and_doublings,
     head,
     initialize,
-    normalization,
 )
+from ganstudy.gan.architectures.parts import Normalization
 from ganstudy.registry import component
 
 
 @torch.no_grad()
 def init_normal(network: nn.Module, std: float = 0.02) -> nn.Module:
-    """Draw weights from N(0, std), scales of batch norm from N(1, std), biases 0: DCGAN's init."""
+    """Draw weights from N(0, std), scales of norms from N(1, std), biases 0: DCGAN's init."""
     initialize(network, "normal")
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d):
             nn.init.normal_(module.weight, 1.0, std)
             nn.init.zeros_(module.bias)
     return network
@@ -42,40 +41,44 @@ class DCGAN(Convolutional):
     normalisation is an option, since batch norm there breaks per-sample gradient penalties.
     """
 
-    width: Width = 64
-    """Channels next to the image; they double at each halving."""
     discriminator_normalization: Normalization = "batch"
     """Normalisation of the discriminator's feature maps."""
 
-    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
-        base, widths = self._base_and_widths(image_shape)
-        bias = norm != "batch"
-        layers: list[nn.Module] = [
-            nn.Linear(self.latent_dim, widths[-1] * base * base, bias=bias),
-            nn.Unflatten(1, (widths[-1], base, base)),
-        ]
-        for width, narrower in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            layers += [normalization(norm, width), nn.ReLU()]
-            layers += [nn.ConvTranspose2d(width, narrower, 4, 2, 1, bias=bias)]
-        layers += [normalization(norm, widths[0]), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(widths[0], image_shape[0], 4, 2, 1), nn.Tanh()]
-        return nn.Sequential(*layers)
+    def maps(self, image_shape: ImageShape) -> Maps:
+        base, doublings = base_and_doublings(self.name, image_shape)
+        return [(base << s, base << s) for s in reversed(range(doublings))]
 
-    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
-        base, widths = self._base_and_widths(image_shape)
-        bias = self.discriminator_normalization != "batch"
-        layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], 4, 2, 1)]
-        layers += [nn.LeakyReLU(0.2)]
-        for narrower, width in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Conv2d(narrower, width, 4, 2, 1, bias=bias)]
-            layers += [normalization(self.discriminator_normalization, width), nn.LeakyReLU(0.2)]
-        layers += [nn.Flatten(), head(widths[-1] * base * base, outputs, across)]
-        return nn.Sequential(*layers)
+    def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
+        maps, bias = self.maps(image_shape), norm != "batch"
+        widths = [width << s for s in range(len(maps))]
+        flat = widths[-1] * maps[-1][0] * maps[-1][1]
+        layers: list[nn.Module] = [
+            nn.Linear(self.latent_dim, flat, bias=bias),
+            nn.Unflatten(1, (widths[-1], *maps[-1])),
+        ]
+        for level in range(len(maps) - 1, -1, -1):
+            layers += [self.norm(norm, widths[level]), nn.ReLU()]
+            layers += self.kept(maps[level], widths[level], norm, nn.ReLU())
+            if level:
+                layers += self.doubled(widths[level], widths[level - 1], bias)
+        return nn.Sequential(*layers, *self.doubled(widths[0], image_shape[0]), nn.Tanh())
+
+    def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
+        maps = self.maps(image_shape)
+        widths = [self._judging_width << s for s in range(len(maps))]
+        flat = widths[-1] * maps[-1][0] * maps[-1][1]
+        halving = self.halving(image_shape[0], maps, widths)
+        return nn.Sequential(*halving, nn.Flatten(), head(flat, outputs, across))
+
+    def halving(self, channels: int, maps: Maps, widths: list[int]) -> list[nn.Module]:
+        """Return the discriminator's layers from images to the last of `maps`, of `widths`."""
+        norm, leaky = self.discriminator_normalization, nn.LeakyReLU(0.2)
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), leaky]
+        layers += self.kept(maps[0], widths[0], norm, leaky)
+        for size, narrower, width in zip(maps[1:], widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(narrower, width, 4, 2, 1, bias=norm != "batch")]
+            layers += [self.norm(norm, width), leaky, *self.kept(size, width, norm, leaky)]
+        return layers
 
     def draw(self, network: nn.Module) -> nn.Module:
         return init_normal(network)
-
-    def _base_and_widths(self, image_shape: ImageShape) -> tuple[int, list[int]]:
-        """Return the inmost side, and the channels after each halving from the image inwards."""
-        base, halvings = base_and_doublings(self.name, image_shape)
-        return base, [self.width << s for s in range(halvings)]

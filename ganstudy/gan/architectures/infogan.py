@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -11,16 +12,16 @@ from torch import nn
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
     Across,
-    Architecture,
+    Convolutional,
     ImageShape,
-    Normalization,
+    Maps,
     Prior,
     ScaledSigmoid,
     Width,
     apply_spectral_norm,
     head,
-    initialize,
 )
+from ganstudy.gan.architectures.parts import FlatNormalization, Normalization, normalization
 from ganstudy.registry import component
 
 EPSILON = 1e-3
@@ -29,7 +30,7 @@ EPSILON = 1e-3
 
 @ARCHITECTURES.register("infogan", paper="Chen et al. 2016, arXiv:1606.03657; Lucic et al. 2018")
 @component
-class InfoGAN(Architecture):
+class InfoGAN(Convolutional):
     """Two convolutions and two wide fully connected layers each, as in Lucic et al. 2018.
 
     Generator: FC 1024, FC 128 (h / 4) (w / 4), two 4x4 transposed convolutions of stride 2, batch
@@ -46,88 +47,63 @@ class InfoGAN(Architecture):
     """
 
     prior: Prior = "uniform"
-    """Distribution of the latent: uniform on [-1, 1] in every dimension, or N(0, I)."""
+    """Distribution of the latent: uniform on [-1, 1] in every dimension, N(0, I), or truncated:
+    N(0, 1) in every dimension, cut at +-`truncation`."""
     width: Width = 64
     """Channels next to the image; the fully connected layer has 16 times as many units."""
-    discriminator_normalization: Normalization = "batch"
+    generator_normalization: FlatNormalization = "batch"
+    """Normalisation of all but the generator's last layer."""
+    discriminator_normalization: FlatNormalization = "batch"
     """Normalisation of the discriminator's second and third layer."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
     generator_slope: Annotated[float, Field(ge=0)] = 0.2
     """Slope of the generator's leaky ReLU; 0, a ReLU, in the decoder of the paper's VAE."""
     momentum: Annotated[float, Field(gt=0, le=1)] = 0.001
     """Share of a batch in batch norm's running statistics; the paper's is made for 15,000 updates
     and more: shorter runs are sampled with statistics of long ago unless it is raised."""
 
-    def generator(self, image_shape: ImageShape) -> nn.Module:
-        channels, height, width = self._checked(image_shape)
-        units, inner = 16 * self.width, 2 * self.width
-        flat = inner * (height // 4) * (width // 4)
-        layers = [
-            nn.Linear(self.latent_dim, units), self._norm("batch", units), self._leaky(),
-            nn.Linear(units, flat), self._norm("batch", flat), self._leaky(),
-            nn.Unflatten(1, (inner, height // 4, width // 4)),
-            nn.ConvTranspose2d(inner, self.width, 4, 2, 1),
-            self._norm("batch", self.width, spatial=True), self._leaky(),
-            nn.ConvTranspose2d(self.width, channels, 4, 2, 1), ScaledSigmoid(),
-        ]  # fmt: skip
-        return self._initialized(nn.Sequential(*layers))
+    def maps(self, image_shape: ImageShape) -> Maps:
+        _, height, width = image_shape
+        if height % 4 or width % 4:
+            raise ValueError(
+                f"infogan makes images whose sides are multiples of 4, not {height}x{width}; "
+                f"use the architecture mlp or resize the data"
+            )
+        return [(height // 2, width // 2), (height // 4, width // 4)]
 
-    def discriminator(
-        self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
-    ) -> nn.Module:
-        channels, height, width = self._checked(image_shape)
-        kind, units, inner = self.discriminator_normalization, 16 * self.width, 2 * self.width
-        layers = [
-            nn.Conv2d(channels, self.width, 4, 2, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(self.width, inner, 4, 2, 1), self._norm(kind, inner, spatial=True),
-            nn.LeakyReLU(0.2), nn.Flatten(),
-            nn.Linear(inner * (height // 4) * (width // 4), units), self._norm(kind, units),
-            nn.LeakyReLU(0.2), head(units, outputs, across),
-        ]  # fmt: skip
-        network = self._initialized(nn.Sequential(*layers))
-        return apply_spectral_norm(network) if self.spectral_norm else network
+    def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
+        units, leaky = 16 * width, nn.LeakyReLU(self.generator_slope)
+        coded = [nn.Linear(self.latent_dim, units), self._flat_norm(norm, units), leaky]
+        return nn.Sequential(*coded, *self._growing(units, image_shape, width, norm, leaky))
+
+    def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
+        width, norm, leaky = self._judging_width, self.discriminator_normalization, _leaky()
+        flat, units = self._flat(image_shape, width), 16 * width
+        return nn.Sequential(
+            *self._halving(image_shape, [self.norm(norm, 2 * width), leaky]),
+            *[nn.Linear(flat, units), self._flat_norm(norm, units), leaky],
+            head(units, outputs, across),
+        )
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         """Return the auto-encoder that the paper's BEGAN has: two layers, a code of `width`."""
-        channels, height, width = self._checked(image_shape)
-        kind, inner = self.discriminator_normalization, 2 * self.width
-        flat = inner * (height // 4) * (width // 4)
-        encoder = [
-            nn.Conv2d(channels, self.width, 4, 2, 1), nn.LeakyReLU(0.2),
-            nn.Conv2d(self.width, inner, 4, 2, 1), nn.Flatten(),
-            nn.Linear(flat, self.width), self._norm(kind, self.width), nn.LeakyReLU(0.2),
-        ]  # fmt: skip
-        coded = self._initialized(nn.Sequential(*encoder))
-        network = nn.Sequential(coded, self.decoder(image_shape))
+        self._check_one_scale()
+        code, norm = self._judging_width, self.discriminator_normalization
+        flat = self._flat(image_shape, code)
+        coded = [nn.Linear(flat, code), self._flat_norm(norm, code), _leaky()]
+        encoder = self._drawn(nn.Sequential(*self._halving(image_shape, []), *coded))
+        network = nn.Sequential(encoder, self.decoder(image_shape))
         return apply_spectral_norm(network) if self.spectral_norm else network
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
-        channels, height, width = self._checked(image_shape)
-        kind, inner = self.discriminator_normalization, 2 * self.width
-        flat = inner * (height // 4) * (width // 4)
-        layers = [
-            nn.Linear(self.width, flat), self._norm(kind, flat), nn.LeakyReLU(0.2),
-            nn.Unflatten(1, (inner, height // 4, width // 4)),
-            nn.ConvTranspose2d(inner, self.width, 4, 2, 1),
-            self._norm(kind, self.width, spatial=True), nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(self.width, channels, 4, 2, 1), ScaledSigmoid(),
-        ]  # fmt: skip
-        return self._initialized(nn.Sequential(*layers))
+        code, norm = self._judging_width, self.discriminator_normalization
+        layers = self._growing(code, image_shape, code, norm, _leaky())
+        return self._drawn(nn.Sequential(*layers))
 
-    def _leaky(self) -> nn.Module:
-        return nn.LeakyReLU(self.generator_slope)
-
-    def _norm(
-        self, kind: Literal["batch", "layer", "none"], size: int, spatial: bool = False
-    ) -> nn.Module:
-        if kind == "batch":
-            norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-            return norm(size, eps=EPSILON, momentum=self.momentum)
-        return nn.GroupNorm(1, size, eps=EPSILON) if kind == "layer" else nn.Identity()
+    def norm(self, kind: Normalization, channels: int) -> nn.Module:
+        return normalization(kind, channels, epsilon=EPSILON, momentum=self.momentum)
 
     @torch.no_grad()
-    def _initialized(self, network: nn.Module) -> nn.Module:
+    def draw(self, network: nn.Module) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.Linear | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
@@ -135,14 +111,48 @@ class InfoGAN(Architecture):
                 nn.init.trunc_normal_(module.weight, 0.0, 0.02, -0.04, 0.04)
             else:
                 continue
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        return initialize(network, self.initialization)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        return network
 
-    def _checked(self, image_shape: ImageShape) -> ImageShape:
-        _, height, width = image_shape
-        if height % 4 or width % 4:
-            raise ValueError(
-                f"infogan makes images whose sides are multiples of 4, not {height}x{width}; "
-                f"use the architecture mlp or resize the data"
-            )
-        return image_shape
+    def _growing(
+        self,
+        inputs: int,
+        image_shape: ImageShape,
+        width: int,
+        norm: Normalization,
+        leaky: nn.Module,
+    ) -> list[nn.Module]:
+        """Return the layers from (batch, inputs) to images, `width` wide next to them."""
+        (middle, inmost), flat = self.maps(image_shape), self._flat(image_shape, width)
+        return [
+            *[nn.Linear(inputs, flat), self._flat_norm(norm, flat), leaky],
+            nn.Unflatten(1, (2 * width, *inmost)),
+            *self.kept(inmost, 2 * width, norm, leaky),
+            *[*self.doubled(2 * width, width), self.norm(norm, width), leaky],
+            *self.kept(middle, width, norm, leaky),
+            *[*self.doubled(width, image_shape[0]), ScaledSigmoid()],
+        ]
+
+    def _halving(self, image_shape: ImageShape, between: list[nn.Module]) -> list[nn.Module]:
+        """Return the layers from images to (batch, flat), `between` behind the second one."""
+        (middle, inmost), width = self.maps(image_shape), self._judging_width
+        norm = self.discriminator_normalization
+        return [
+            *[nn.Conv2d(image_shape[0], width, 4, 2, 1), _leaky()],
+            *self.kept(middle, width, norm, _leaky()),
+            *[nn.Conv2d(width, 2 * width, 4, 2, 1), *between],
+            *self.kept(inmost, 2 * width, norm, _leaky()),
+            nn.Flatten(),
+        ]
+
+    def _flat(self, image_shape: ImageShape, width: int) -> int:
+        """Return the number of values in the inmost map."""
+        return 2 * width * math.prod(self.maps(image_shape)[-1])
+
+    def _flat_norm(self, kind: Normalization, units: int) -> nn.Module:
+        return normalization(kind, units, flat=True, epsilon=EPSILON, momentum=self.momentum)
+
+
+def _leaky() -> nn.Module:
+    return nn.LeakyReLU(0.2)

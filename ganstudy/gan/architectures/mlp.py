@@ -18,6 +18,7 @@ from ganstudy.gan.architectures.base import (
     head,
     initialize,
 )
+from ganstudy.gan.architectures.parts import FlatNormalization, normalization
 from ganstudy.registry import component
 
 
@@ -33,31 +34,55 @@ class MLP(Architecture):
     """Dimension of the latent."""
     width: Width = 128
     """Units of each hidden layer."""
+    discriminator_width: Width | None = None
+    """The discriminator's `width`, where it is not to be the generator's."""
     depth: Annotated[int, Field(ge=1)] = 2
     """Hidden layers of each network."""
+    generator_normalization: FlatNormalization = "none"
+    """Normalisation of the generator's hidden layers."""
+    discriminator_normalization: FlatNormalization = "none"
+    """Normalisation of the discriminator's hidden layers."""
+    generator_spectral_norm: bool = False
+    """Spectral normalisation of every generator layer."""
     spectral_norm: bool = False
     """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
-        layers = self._layers(self.latent_dim, nn.ReLU())
-        last = nn.Linear(self.width, math.prod(image_shape))
-        network = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, image_shape))
-        return initialize(network, self.initialization)
+        network = self._to_images(image_shape, self.width, self.generator_normalization)
+        return apply_spectral_norm(network) if self.generator_spectral_norm else network
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
-        network = self.generator(image_shape)
+        norm = self.discriminator_normalization
+        network = self._to_images(image_shape, self._judging_width, norm)
         return apply_spectral_norm(network) if self.spectral_norm else network
 
     def discriminator(
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
     ) -> nn.Module:
-        layers = self._layers(math.prod(image_shape), nn.LeakyReLU(0.2))
-        last = head(self.width, outputs, across)
-        network = initialize(nn.Sequential(nn.Flatten(), *layers, last), self.initialization)
+        width, norm = self._judging_width, self.discriminator_normalization
+        layers = self._layers(math.prod(image_shape), width, norm, nn.LeakyReLU(0.2))
+        network = nn.Sequential(nn.Flatten(), *layers, head(width, outputs, across))
+        initialize(network, self.initialization)
         return apply_spectral_norm(network) if self.spectral_norm else network
 
-    def _layers(self, inputs: int, activation: nn.Module) -> list[nn.Module]:
+    @property
+    def _judging_width(self) -> int:
+        return self.discriminator_width or self.width
+
+    def _to_images(
+        self, image_shape: ImageShape, width: int, norm: FlatNormalization
+    ) -> nn.Module:
+        layers = self._layers(self.latent_dim, width, norm, nn.ReLU())
+        last = nn.Linear(width, math.prod(image_shape))
+        network = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, image_shape))
+        return initialize(network, self.initialization)
+
+    def _layers(
+        self, inputs: int, width: int, norm: FlatNormalization, activation: nn.Module
+    ) -> list[nn.Module]:
         layers: list[nn.Module] = []
-        for width in (inputs, *[self.width] * (self.depth - 1)):
-            layers += [nn.Linear(width, self.width), activation]
+        for units in (inputs, *[width] * (self.depth - 1)):
+            layers.append(nn.Linear(units, width))
+            layers += [] if norm == "none" else [normalization(norm, width, flat=True)]
+            layers.append(activation)
         return layers

@@ -13,30 +13,31 @@ from ganstudy.gan.architectures.base import (
     Across,
     Convolutional,
     ImageShape,
-    Normalization,
+    Kernel,
+    Maps,
     Width,
     base_and_doublings,
     head,
     initialize,
-    normalization,
 )
+from ganstudy.gan.architectures.parts import Normalization, Upsampling, normalization
 from ganstudy.registry import component
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, doubling, 3x3 convolution, norm, ReLU, 3x3 convolution; beside it a shortcut."""
+    """Norm, ReLU, doubling by a convolution, norm, ReLU, 3x3 convolution; beside it a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, norm: Normalization) -> None:
-        """Build a block that doubles the side."""
+    def __init__(self, channels: int, norm: Normalization, doubled: list[nn.Module]) -> None:
+        """Build a block that doubles the side by the layers `doubled`."""
         super().__init__()
-        self.norm1, self.norm2 = normalization(norm, inputs), normalization(norm, outputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.norm1, self.norm2 = normalization(norm, channels), normalization(norm, channels)
+        self.conv1 = nn.Sequential(*doubled)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.shortcut = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, outputs, 2 height, 2 width)."""
-        y = self.conv1(interpolate(relu(self.norm1(x)), scale_factor=2, mode="nearest"))
+        """Return (batch, channels, 2 height, 2 width)."""
+        y = self.conv1(relu(self.norm1(x)))
         y = self.conv2(relu(self.norm2(y)))
         return y + self.shortcut(interpolate(x, scale_factor=2, mode="nearest"))
 
@@ -101,33 +102,42 @@ class ResNet(Convolutional):
     """Blocks of the discriminator that keep the side."""
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
+    upsampling: Upsampling = "resize_conv"
+    """How the first convolution of a generator's block doubles the map: resize_conv (nearest
+    neighbour, then a convolution), transposed (a transposed convolution of stride 2) or sub_pixel
+    (a convolution to 4 times the channels, laid out in 2x2); the shortcut is nearest neighbour."""
+    upsampling_kernel: Kernel = 3
+    """Side of the kernel of the convolutions that double a map, 2 to 7."""
 
-    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
-        channels, norm = image_shape[0], self.discriminator_normalization
-        _, doublings = base_and_doublings(self.name, image_shape)
-        halvings = min(2, doublings)
-        layers: list[nn.Module] = [
-            DownBlock(channels, self.width, norm, halves=True, first=True),
-            *(DownBlock(self.width, self.width, norm, halves=True) for _ in range(halvings - 1)),
-            *(DownBlock(self.width, self.width, norm, halves=False) for _ in range(self.depth)),
-            SumPool(),
-            head(self.width, outputs, across),
-        ]
-        return nn.Sequential(*layers)
-
-    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
-        channels, wide = image_shape[0], 2 * self.width
+    def maps(self, image_shape: ImageShape) -> Maps:
         base, doublings = base_and_doublings(self.name, image_shape)
+        return [(base << s, base << s) for s in range(doublings, -1, -1)]
+
+    def discriminator_maps(self, image_shape: ImageShape) -> Maps:
+        return self.maps(image_shape)[1:3]
+
+    def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
+        wide, maps = 2 * width, self.maps(image_shape)
         layers: list[nn.Module] = [
-            nn.Linear(self.latent_dim, wide * base * base),
-            nn.Unflatten(1, (wide, base, base)),
-            *(UpBlock(wide, wide, norm) for _ in range(doublings)),
-            normalization(norm, wide),
-            nn.ReLU(),
-            nn.Conv2d(wide, channels, 3, 1, 1),
-            nn.Tanh(),
+            nn.Linear(self.latent_dim, wide * maps[-1][0] * maps[-1][1]),
+            nn.Unflatten(1, (wide, *maps[-1])),
+            *self.attended(maps[-1], wide),
         ]
-        return nn.Sequential(*layers)
+        for size in maps[-2::-1]:
+            layers += [UpBlock(wide, norm, self.doubled(wide, wide)), *self.attended(size, wide)]
+        last = nn.Conv2d(wide, image_shape[0], 3, 1, 1)
+        return nn.Sequential(*layers, self.norm(norm, wide), nn.ReLU(), last, nn.Tanh())
+
+    def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
+        width, norm = self._judging_width, self.discriminator_normalization
+        layers: list[nn.Module] = []
+        channels = image_shape[0]
+        for size in self.discriminator_maps(image_shape):
+            layers.append(DownBlock(channels, width, norm, halves=True, first=not layers))
+            layers += self.attended(size, width)
+            channels = width
+        layers += [DownBlock(width, width, norm, halves=False) for _ in range(self.depth)]
+        return nn.Sequential(*layers, SumPool(), head(width, outputs, across))
 
     def draw(self, network: nn.Module) -> nn.Module:
         return initialize(network, "xavier")

@@ -9,12 +9,11 @@ from ganstudy.gan.architectures.base import (
     Across,
     Convolutional,
     ImageShape,
-    Normalization,
-    Width,
+    Maps,
     head,
-    normalization,
 )
 from ganstudy.gan.architectures.dcgan import init_normal
+from ganstudy.gan.architectures.parts import Normalization
 from ganstudy.registry import component
 
 
@@ -33,51 +32,46 @@ class SNDCGAN(Convolutional):
         compare_gan's accepts spectral norm or nothing in the discriminator.
     """
 
-    width: Width = 64
-    """Channels next to the image; they double at each halving."""
     spectral_norm: bool = True
     """Spectral normalisation of every discriminator layer."""
 
-    def downsampling(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
-        channels, height, width = _checked(image_shape)
-        widths = [self.width << s for s in range(4)]
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1), nn.LeakyReLU(0.1)]
-        for narrower, wider in zip(widths[:-1], widths[1:], strict=True):
-            layers += self._layer(nn.Conv2d(narrower, wider, 4, 2, 1), wider)
-            layers += self._layer(nn.Conv2d(wider, wider, 3, 1, 1), wider)
-        flat = widths[-1] * (height // 8) * (width // 8)
-        layers += [nn.Flatten(), head(flat, outputs, across)]
-        return nn.Sequential(*layers)
+    def maps(self, image_shape: ImageShape) -> Maps:
+        _, height, width = image_shape
+        if height % 8 or width % 8:
+            raise ValueError(
+                f"sndcgan makes images whose sides are multiples of 8, not {height}x{width}; "
+                f"use the architecture dcgan or infogan, or resize the data"
+            )
+        return [(height >> s, width >> s) for s in range(4)]
+
+    def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
+        maps = self.maps(image_shape)
+        flat = 8 * width * maps[-1][0] * maps[-1][1]
+        layers: list[nn.Module] = [
+            nn.Linear(self.latent_dim, flat),
+            nn.Unflatten(1, (8 * width, *maps[-1])),
+        ]
+        for level, size in reversed(list(enumerate(maps))):
+            channels = width << level
+            layers += [self.norm(norm, channels), nn.ReLU()]
+            layers += self.kept(size, channels, norm, nn.ReLU())
+            if level:
+                layers += self.doubled(channels, channels // 2)
+        return nn.Sequential(*layers, nn.Conv2d(width, image_shape[0], 3, 1, 1), nn.Tanh())
+
+    def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
+        maps, width = self.maps(image_shape), self._judging_width
+        norm, leaky = self.discriminator_normalization, nn.LeakyReLU(0.1)
+        layers: list[nn.Module] = [nn.Conv2d(image_shape[0], width, 3, 1, 1), leaky]
+        layers += self.kept(maps[0], width, norm, leaky)
+        for size in maps[1:]:
+            wider = 2 * width
+            layers += [nn.Conv2d(width, wider, 4, 2, 1), self.norm(norm, wider), leaky]
+            layers += [nn.Conv2d(wider, wider, 3, 1, 1), self.norm(norm, wider), leaky]
+            layers += self.kept(size, wider, norm, leaky)
+            width = wider
+        flat = width * maps[-1][0] * maps[-1][1]
+        return nn.Sequential(*layers, nn.Flatten(), head(flat, outputs, across))
 
     def draw(self, network: nn.Module) -> nn.Module:
         return init_normal(network)
-
-    def _layer(self, convolution: nn.Module, channels: int) -> list[nn.Module]:
-        norm = normalization(self.discriminator_normalization, channels)
-        return [convolution, norm, nn.LeakyReLU(0.1)]
-
-    def upsampling(self, image_shape: ImageShape, norm: Normalization) -> nn.Module:
-        channels, height, width = _checked(image_shape)
-        widths = [self.width << s for s in (3, 2, 1, 0)]
-        flat = widths[0] * (height // 8) * (width // 8)
-        layers: list[nn.Module] = [
-            nn.Linear(self.latent_dim, flat),
-            nn.Unflatten(1, (widths[0], height // 8, width // 8)),
-            normalization(norm, widths[0]),
-            nn.ReLU(),
-        ]
-        for wider, narrower in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.ConvTranspose2d(wider, narrower, 4, 2, 1)]
-            layers += [normalization(norm, narrower), nn.ReLU()]
-        layers += [nn.Conv2d(widths[-1], channels, 3, 1, 1), nn.Tanh()]
-        return nn.Sequential(*layers)
-
-
-def _checked(image_shape: ImageShape) -> ImageShape:
-    _, height, width = image_shape
-    if height % 8 or width % 8:
-        raise ValueError(
-            f"sndcgan makes images whose sides are multiples of 8, not {height}x{width}; "
-            f"use the architecture dcgan or infogan, or resize the data"
-        )
-    return image_shape
