@@ -60,10 +60,11 @@ class ModulatedConv2d(nn.Conv2d):
         """Return (batch, outputs, height, width)."""
         weight, scales = self.weight, self.affine(style) + 1
         y = conv2d(x * scales[:, :, None, None], weight, padding=self.padding)
-        if self.demodulates:
-            squares = scales.square() @ weight.square().sum(dim=(2, 3)).T
-            y = y * (squares + EPSILON).rsqrt()[:, :, None, None]
-        return y + self.bias[:, None, None]  # type: ignore[index]
+        bias = self.bias[:, None, None]  # type: ignore[index]
+        if not self.demodulates:
+            return y + bias
+        squares = scales.square() @ weight.square().sum(dim=(2, 3)).T
+        return torch.addcmul(bias, y, (squares + EPSILON).rsqrt()[:, :, None, None])
 
 
 class Noise(nn.Module):
@@ -76,7 +77,7 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Return `x` with noise (batch, 1, height, width) added, if there is any."""
-        return x if noise is None else x + self.strengths[:, None, None] * noise
+        return x if noise is None else torch.addcmul(x, self.strengths[:, None, None], noise)
 
 
 class ModulatedBlock(nn.Module):
@@ -166,7 +167,8 @@ class Synthesis(nn.Module):
             x = self.blocks[2 * stage - 1](doubled(x), style, maps[2 * stage - 1])
             x = self.blocks[2 * stage](x, style, maps[2 * stage])
             images = doubled(images) + self.images[stage](x, style)
-        return images
+        # Of size 0.5 to 1.5 at first: the plain sum would begin where tanh is flat.
+        return images / math.sqrt(2 * len(self.images))
 
 
 class StyleGenerator(nn.Module):
@@ -243,7 +245,8 @@ class Style(Architecture):
     connected layers. Own first weights are equalised learning rate (100 times slower in the
     mapping network); any other way of drawing them goes without. Noise comes with the latents.
 
-    Departures: images end in tanh where the papers' are linear; feature maps are doubled
+    Departures: images end in tanh where the papers' are linear, and their sum is scaled to about 1
+    before it, at first; feature maps are doubled
     bilinearly before the convolution and halved by averaging, without blur filters beside; no
     style mixing, path-length penalty or truncation; minibatch standard deviation is a stabiliser
     of its own. `adain` keeps the one network of StyleGAN2 around StyleGAN's blocks: images of all
