@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from ganstudy.gan.architectures import ARCHITECTURES
+from ganstudy.gan.conditioning import CONDITIONINGS
 from ganstudy.gan.config import MemoryFormat, Precision
 from ganstudy.gan.datasets import DATASETS
 from ganstudy.gan.losses import LOSSES
@@ -25,6 +26,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
     "loss": LOSSES,
+    "conditioning": CONDITIONINGS,
     "regularizer": REGULARIZERS,
     "stabilizer": STABILIZERS,
     "optimizer": OPTIMIZERS,
@@ -37,6 +39,7 @@ ONE: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
     "loss": LOSSES,
+    "conditioning": CONDITIONINGS,
     "optimizer": OPTIMIZERS,
     "generator_optimizer": OPTIMIZERS,
     "discriminator_optimizer": OPTIMIZERS,

@@ -264,9 +264,17 @@ class TrialRun:
             if not math.isnan(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
-            real = self.trainer.logits(self.evaluator.real_floats)
-            values[HELD_OUT_AUC] = auc(real, self.trainer.logits(images)).item()
+            labels = self.trainer.draw_labels(len(images), self.evaluator.noise())
+            real = self.trainer.logits(self.evaluator.real_floats, self._real_labels())
+            values[HELD_OUT_AUC] = auc(real, self.trainer.logits(images, labels)).item()
         return values
+
+    def _real_labels(self) -> Tensor | None:
+        """Return the labels of the real images that scores compare with, if the game has any."""
+        if not self.spec.train.conditioning.uses_labels:
+            return None
+        labels = self.spec.train.dataset.labels(self.evaluator.split)
+        return None if labels is None else labels[: len(self.evaluator.real_floats)]
 
     def _status(
         self, points: list[Point], stop: str | None, done: bool

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from ganstudy.gan.architectures import ARCHITECTURES, Architecture
+from ganstudy.gan.conditioning import CONDITIONINGS, Conditioning, Unconditional
 from ganstudy.gan.datasets import DATASETS, Dataset
 from ganstudy.gan.losses import LOSSES, Loss, Objective
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -23,6 +24,7 @@ SINGLE: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "architecture": ARCHITECTURES,
     "loss": LOSSES,
+    "conditioning": CONDITIONINGS,
     "generator_optimizer": OPTIMIZERS,
     "discriminator_optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -37,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "dataset": "mnist5k",
     "architecture": "dcgan",
     "loss": "non_saturating",
+    "conditioning": "unconditional",
     "generator_optimizer": "adam",
     "discriminator_optimizer": "adam",
     "schedule": "constant",
@@ -50,6 +53,7 @@ class TrainConfig:
     """One run of one GAN, as built objects.
 
     Attributes:
+        conditioning: How labels enter the game, if they do.
         schedule: Of both networks' learning rates, over the budget.
         regularizers: In the order of their names.
         n_critic: Discriminator updates per generator update.
@@ -73,6 +77,7 @@ class TrainConfig:
     generator_optimizer: Optimizer
     discriminator_optimizer: Optimizer
     schedule: Schedule
+    conditioning: Conditioning = field(default_factory=Unconditional)
     regularizers: tuple[Regularizer, ...] = ()
     stabilizers: tuple[Stabilizer, ...] = ()
     n_critic: int = 1
@@ -110,6 +115,8 @@ class TrainConfig:
                 f"excludes {differentiated[0]}: torch.compile has no double backward, so that a "
                 f"penalty on gradients could only run uncompiled beside it",
             )
+        if self.compile and self.architecture.grows:
+            raise StudyError("compile", f"excludes {self.architecture.name}, which grows")
         if self.n_critic > 1 and self.generator_steps > 1:
             raise StudyError("generator_steps", "excludes n_critic > 1, its converse")
         extrapolating = [o.extrapolates for o in self._optimizers()]
@@ -123,6 +130,9 @@ class TrainConfig:
             raise StudyError(key, f"must be 1: {what} moves both networks at once")
         if not isinstance(self.loss, Loss):
             self._check_without_game()
+        _checked("conditioning", self.conditioning.check, self)
+        for stabilizer in self.stabilizers:
+            _checked(f"stabilizers.{stabilizer.name}", stabilizer.check, self)
 
     def _check_without_game(self) -> None:
         """Refuse what needs a discriminator, for a model that has none."""
@@ -187,6 +197,15 @@ class TrainConfig:
     def canonical_json(self) -> str:
         """Return the one JSON text of this config: sorted keys, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+
+def _checked(path: str, check: Callable[[TrainConfig], None], config: TrainConfig) -> None:
+    try:
+        check(config)
+    except StudyError:
+        raise
+    except (ValueError, OSError) as error:
+        raise StudyError(path, str(error)) from None
 
 
 def _whole(name: str, value: object, least: int) -> None:

@@ -26,6 +26,10 @@ Variant = Literal["reference", "agce_code"]
 class Objective(Component):
     """What a model is trained on: a `Loss` of two networks, or the bound of a VAE."""
 
+    boundary: ClassVar[float | None] = None
+    """The logit of an undecided discriminator, above which it takes an image for real; None where
+    a logit means nothing by itself (Wasserstein, relativistic and energy-based losses)."""
+
 
 class Loss(Objective, ABC):
     """What the two networks minimise."""
@@ -77,6 +81,8 @@ class NonSaturating(Loss):
         gradient where the discriminator is sure.
     """
 
+    boundary: ClassVar[float | None] = 0.0
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
@@ -111,6 +117,11 @@ class LeastSquares(Loss):
 
     variant: Variant = "reference"
     """reference: on logits; agce_code: on their sigmoid."""
+
+    @property
+    def boundary(self) -> float:  # type: ignore[override]
+        """The logit halfway between the targets."""
+        return 0.5 if self.variant == "reference" else 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real, fake = self._read(real_logits), self._read(fake_logits)
@@ -147,6 +158,8 @@ class Hinge(Loss):
     Elsewhere:
         The same in StudioGAN, compare_gan, mimicry and BigGAN.
     """
+
+    boundary: ClassVar[float | None] = 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
@@ -281,6 +294,8 @@ class FDivergence(Loss, ABC):
     Where exponentials stand, logits beyond some 88 overflow float32: such a run diverges.
     """
 
+    boundary: ClassVar[float | None] = 0.0
+
     non_saturating: bool = False
     """Whether the generator maximises E g(f), the paper's practical form, not minimises -E f*."""
 
@@ -311,6 +326,8 @@ class KullbackLeibler(FDivergence):
     Elsewhere:
         In few code bases; without the paper's activation the conjugate's domain is left.
     """
+
+    boundary: ClassVar[float | None] = 1.0
 
     def activation(self, logits: Tensor) -> Tensor:
         return logits
@@ -424,3 +441,14 @@ def logit_slope(loss: Loss, fake_logits: Tensor, real_logits: Tensor | None = No
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(loss.generator(logits, real_logits), logits)
     return slope.abs().sum()
+
+
+def auc(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return P(r > f) + P(r = f) / 2 over all pairs: how well D tells the two apart.
+
+    Several judgements of one image count by their mean. Unlike accuracy at logit 0 it means the
+    same for every loss. NaN if a logit is not finite.
+    """
+    difference = real_logits.mean(dim=1)[:, None] - fake_logits.mean(dim=1)[None, :]
+    wins = (difference > 0).double() + (difference == 0).double() / 2
+    return torch.where(difference.isfinite().all(), wins.mean(), torch.nan)

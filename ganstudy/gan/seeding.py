@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-STREAMS = ("latent", "data", "flips", "penalty")
+STREAMS = ("latent", "data", "flips", "penalty", "stabilizers")
 """The streams a trainer draws from while it trains; their states are part of its state."""
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ganstudy.gan.architectures import Architecture, ImageShape
+from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.architectures.base import EnergyDiscriminator
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.datasets import BatchSampler
-from ganstudy.gan.losses import Loss, Memory, Objective
+from ganstudy.gan.losses import Loss, Memory
 from ganstudy.gan.seeding import STREAMS, seeded_init, stream
+from ganstudy.gan.stabilizers.base import Build, Role
 
 
 @dataclass
@@ -27,7 +29,7 @@ class TrainerState:
     discriminator_optimizer: torch.optim.Optimizer
     averages: nn.ModuleDict
     memories: dict[str, Memory]
-    """What the loss (as "loss") and the regularisers remember."""
+    """What the loss ("loss"), the regularisers and the stabilisers (their names) remember."""
     batches: BatchSampler
     streams: dict[str, torch.Generator]
     generator_updates: int = 0
@@ -39,9 +41,9 @@ class TrainerState:
         shape = config.dataset.image_shape
         layout = getattr(torch, config.memory_format.replace("contiguous", "contiguous_format"))
         with seeded_init(config.seed, "init/generator"):
-            generator = config.architecture.generator(shape)
+            generator = build_generator(config, shape)
         with seeded_init(config.seed, "init/discriminator"):
-            discriminator = build_discriminator(config.architecture, config.loss, shape)
+            discriminator = build_discriminator(config, shape)
         for network in (generator, discriminator):
             network.to(device, memory_format=layout)  # type: ignore[call-overload]
         averages = {s.name: s.averaged(generator) for s in config.stabilizers}
@@ -57,7 +59,7 @@ class TrainerState:
                 discriminator.parameters()
             ),
             averages=nn.ModuleDict({k: v for k, v in averages.items() if v is not None}),
-            memories=initial_memories(config, device),
+            memories=initial_memories(config, generator, discriminator, device),
             batches=BatchSampler(
                 images,
                 config.batch_size,
@@ -105,24 +107,47 @@ class TrainerState:
         self.discriminator_updates = state["discriminator_updates"]
 
 
-def build_discriminator(
-    architecture: Architecture, loss: Objective, shape: ImageShape
-) -> nn.Module:
+def build_generator(config: TrainConfig, shape: ImageShape) -> nn.Module:
+    """Return the generator of images of `shape`."""
+    return config.conditioning.generator(config.architecture, shape, _classes(config))
+
+
+def build_discriminator(config: TrainConfig, shape: ImageShape) -> nn.Module:
     """Return the network against the generator: a discriminator, or what the objective has.
 
     Energy-based losses judge by the reconstruction error of an auto-encoder; a VAE has an encoder
     in the discriminator's place, (batch, 2 latent_dim).
     """
+    architecture, loss = config.architecture, config.loss
     if not isinstance(loss, Loss):
         return architecture.discriminator(shape, outputs=2 * architecture.latent_dim)
+    build: Build = partial(_judge, config)
+    for stabilizer in config.stabilizers:
+        build = partial(stabilizer.judge, build)
+    return build(shape)
+
+
+def _judge(config: TrainConfig, shape: ImageShape) -> nn.Module:
+    """Return one discriminator of images of `shape`."""
+    architecture, loss = config.architecture, config.loss
+    assert isinstance(loss, Loss)
     if loss.reconstruction_power:
         return EnergyDiscriminator(architecture.auto_encoder(shape), loss.reconstruction_power)
-    return architecture.discriminator(shape)
+    across = [s.across for s in config.stabilizers]
+    return config.conditioning.discriminator(architecture, shape, _classes(config), across)
 
 
-def initial_memories(config: TrainConfig, device: str) -> dict[str, Memory]:
-    """Return what the loss ("loss") and each regulariser (its name) remember at first."""
+def _classes(config: TrainConfig) -> int:
+    return config.dataset.classes or 0 if config.conditioning.uses_labels else 0
+
+
+def initial_memories(
+    config: TrainConfig, generator: nn.Module, discriminator: nn.Module, device: str
+) -> dict[str, Memory]:
+    """Return what the loss ("loss"), each regulariser and each stabiliser remember at first."""
+    networks: dict[Role, nn.Module] = {"generator": generator, "discriminator": discriminator}
     memories = {r.name: r.memory() for r in config.regularizers}
+    memories |= {s.name: s.memory(config, networks) for s in config.stabilizers}
     if isinstance(config.loss, Loss):
         memories["loss"] = config.loss.memory()
     return {

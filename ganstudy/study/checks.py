@@ -9,23 +9,26 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ganstudy.gan.architectures import Architecture, ImageShape
 from ganstudy.gan.architectures.base import squashing
 from ganstudy.gan.config import SINGLE, TrainConfig, at
-from ganstudy.gan.losses import Loss, Objective
-from ganstudy.gan.state import build_discriminator
+from ganstudy.gan.losses import Loss
+from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
+from ganstudy.gan.state import build_discriminator, build_generator
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
 from ganstudy.study.spec import Arm, StudySpec, parse_study
+
+ADAM, CONSTANT = OPTIMIZERS.build("adam"), SCHEDULES.build("constant")
 
 
 def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
@@ -123,21 +126,28 @@ def _check_train(config: TrainConfig) -> None:
             "batch_size", f"{config.batch_size} is more than the {available} training images"
         )
     try:
-        networks(config.architecture, config.loss, shape)
+        networks(config)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
 
 
-@functools.lru_cache
-def networks(
-    architecture: Architecture, loss: Objective, shape: ImageShape
-) -> tuple[nn.Module, nn.Module]:
+def networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
+    fixed: dict[str, Any] = {"discriminator_optimizer": ADAM, "generator_optimizer": ADAM, "schedule": CONSTANT}
+    plain = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    plain |= {"stabilizers": config.stabilizers, "batch_size": config.batch_size}
+    return _networks(replace(config, **fixed, **plain))
+
+
+@functools.lru_cache
+def _networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    """Build the networks of a config of which all else is as it is by default."""
+    shape = config.dataset.image_shape
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        generator = architecture.generator(shape)
-        if not isinstance(loss, Loss):
+        generator = build_generator(config, shape)
+        if not isinstance(config.loss, Loss):
             squashing(generator)
-        return generator, build_discriminator(architecture, loss, shape)
+        return generator, build_discriminator(config, shape)
 
 
 def notes(spec: StudySpec) -> list[str]:
@@ -160,7 +170,7 @@ def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
 
 
 def _notes(config: TrainConfig) -> Iterator[str]:
-    _, discriminator = networks(config.architecture, config.loss, config.dataset.image_shape)
+    _, discriminator = networks(config)
     batch_norms = nn.modules.batchnorm._BatchNorm
     if any(isinstance(module, batch_norms) for module in discriminator.modules()):
         for regularizer in config.regularizers:

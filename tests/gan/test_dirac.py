@@ -33,7 +33,7 @@ def path(updates: int, every: int = EVERY, **settings) -> np.ndarray:
     }
     trainer = GanTrainer(TrainConfig.from_dict(config | settings))
     theta = trainer.state.generator.theta
-    psi = trainer.state.discriminator[1].weight
+    psi = trainer.state.discriminator[1][-1].weight
     points = [(theta.item(), psi.item())]
     for _ in range(updates // every):
         trainer.advance(every)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from ganstudy.gan.conditioning import CONDITIONINGS
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.losses import LOSSES
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
@@ -28,7 +29,7 @@ def trainer(**settings) -> NetworkTrainer:
 def weights(t: NetworkTrainer) -> torch.Tensor:
     networks = (t.state.generator, t.state.discriminator, t.state.averages)
     values = [v.flatten().double() for network in networks for v in network.state_dict().values()]
-    values += [v.view(1).double() for m in t.state.memories.values() for v in m.values()]
+    values += [v.flatten().double() for m in t.state.memories.values() for v in m.values()]
     return torch.cat(values)
 
 
@@ -44,6 +45,7 @@ VARIANTS = [
     *({"loss": name} for name in LOSSES.names()),
     *({"regularizers": {name: {}}} for name in REGULARIZERS.names()),
     *({"stabilizers": {name: {}}} for name in STABILIZERS.names()),
+    *({"conditioning": name} for name in CONDITIONINGS.names()),
     *({"optimizer": name} for name in OPTIMIZERS.names()),
     *({"schedule": name, "discriminator_updates": 10} for name in SCHEDULES.names()),
     {"optimizer": {"name": "sgd", "momentum": 0.9}},
@@ -52,6 +54,12 @@ VARIANTS = [
     {"regularizers": {"weight_clip": {}, "gradient_penalty": {}, "l2": {}, "gradient_clip": {}}},
     {"architecture": {"name": "dcgan", "width": 4, "spectral_norm": True}},
     {"architecture": {"name": "mlp", "width": 8}},
+    {"architecture": {"name": "style", "width": 4}},
+    {"architecture": {"name": "progressive", "width": 4}, "discriminator_updates": 10},
+    {"architecture": {"name": "patch", "width": 4, "scales": 2}, "dataset": "mnist5k"},
+    {"conditioning": "projection", "stabilizers": {"several_discriminators": {}, "ema": {}}},
+    {"stabilizers": {"experience_replay": {"images": 32}, "packing": {}, "top_k": {}}},
+    {"stabilizers": {"unrolled_discriminator": {"steps": 2}}, "optimizer": "sgd"},
     {"n_critic": 3},
     {"generator_steps": 2},
     {"simultaneous": True, "loss": "relativistic_pairing"},
@@ -81,7 +89,7 @@ def test_looking_changes_nothing(settings):
     watched.advance(3)
     images = watched.sample(20, torch.Generator().manual_seed(1))
     if isinstance(watched, GanTrainer):
-        watched.logits(images)
+        watched.logits(images, watched.draw_labels(20, torch.Generator().manual_seed(1)))
     watched.advance(3)
     alone.advance(3)
     alone.advance(3)
@@ -298,13 +306,6 @@ def test_signals_are_means_over_the_window_and_carry_the_fields_names():
     assert {"generator_logit_slope", "discriminator_input_grad_norm"} <= set(signals)
 
 
-def test_off_stabilizer_is_bit_equal_to_a_run_without():
-    plain, off = trainer(), trainer(stabilizers={"instance_noise": {"sigma": 0.0}})
-    plain.advance(4)
-    off.advance(4)
-    assert torch.equal(weights(plain), weights(off))
-
-
 def test_ema_has_its_half_life_in_images():
     t = trainer(stabilizers={"ema": {"halflife_images": 160.0}})
     start = [p.detach().clone() for p in t.state.generator.parameters()]
@@ -315,14 +316,6 @@ def test_ema_has_its_half_life_in_images():
         t.config.stabilizers[0].update_average(average, t.state.generator, 16)
     for before, now in zip(start, average.parameters(), strict=True):
         torch.testing.assert_close(now, (before + 3.0) / 2, rtol=1e-5, atol=1e-6)
-
-
-def test_instance_noise_has_its_sigma():
-    noise = STABILIZERS.build("instance_noise", sigma=0.5)
-    images = torch.zeros(64, 1, 28, 28)
-    seen = noise.discriminator_input(images, torch.Generator().manual_seed(0))
-    # 50,176 draws: the standard deviation's own error is 0.0016.
-    assert seen.std().item() == pytest.approx(0.5, abs=0.008)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +329,10 @@ def test_nan_goes_out_as_nan(loss, signal):
 
 
 def test_auc_by_hand():
-    assert auc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])).item() == 3.5 / 4
-    assert auc(torch.tensor([0.0]), torch.tensor([1.0])).item() == 0
-    assert math.isnan(auc(torch.tensor([math.nan]), torch.tensor([1.0])).item())
+    def found(real, fake) -> float:
+        return auc(torch.tensor(real), torch.tensor(fake)).item()
+
+    assert found([[1.0], [2.0]], [[0.0], [1.0]]) == 3.5 / 4
+    assert found([[0.0]], [[1.0]]) == 0
+    assert found([[0.0, 4.0]], [[1.0, 1.0]]) == 1  # judgements of one image count by their mean
+    assert math.isnan(found([[math.nan]], [[1.0]]))

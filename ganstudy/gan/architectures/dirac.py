@@ -9,9 +9,9 @@ from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
     Across,
     Architecture,
-    Head,
     ImageShape,
     Width,
+    head,
 )
 from ganstudy.registry import component
 
@@ -54,13 +54,15 @@ class Dirac(Architecture):
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
     ) -> nn.Module:
         _refuse_images(image_shape)
-        if across:
-            raise ValueError("dirac's discriminator has no features to compare across a batch")
-        linear = nn.Linear(1, outputs, bias=self.bias)
+        ending = head(1, outputs, across)
+        linear = ending[-1]
+        assert isinstance(linear, nn.Linear)
         nn.init.constant_(linear.weight, self.start)
         if self.bias:
             nn.init.zeros_(linear.bias)
-        return nn.Sequential(nn.Flatten(), Head(linear))
+        else:
+            linear.bias = None  # type: ignore[assignment]
+        return nn.Sequential(nn.Flatten(), ending)
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         raise ValueError("dirac has no auto-encoder; use another loss or the architecture mlp")

@@ -68,6 +68,12 @@ class Dataset(Component, ABC):
         return channels, height, width
 
     @property
+    def classes(self) -> int | None:
+        """How many classes the labels of train count, from 0 on, or None without labels."""
+        labels = self.labels("train")
+        return None if labels is None else int(labels.max()) + 1
+
+    @property
     def modes(self) -> int | None:
         """How many modes the data is known to have, or None."""
         return None

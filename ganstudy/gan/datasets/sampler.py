@@ -31,14 +31,16 @@ class BatchSampler:
         self.images, self.batch_size, self.rng = images, batch_size, rng
         self.flips = flips
         self.order, self.position = torch.empty(0, dtype=torch.long), 0
+        self.latest = self.order
+        """Which images made the latest batch, (batch,)."""
 
     def next(self, convert: Callable[[Tensor], Tensor] = normalize) -> Tensor:
         """Return the next batch as float32 in [-1, 1]."""
         if self.position + self.batch_size > len(self.order):
             self.order, self.position = torch.randperm(len(self.images), generator=self.rng), 0
-        indices = self.order[self.position : self.position + self.batch_size]
+        self.latest = self.order[self.position : self.position + self.batch_size]
         self.position += self.batch_size
-        batch = self.images[indices]
+        batch = self.images[self.latest]
         return convert(batch if self.flips is None else self._mirrored(batch))
 
     def _mirrored(self, batch: Tensor) -> Tensor:

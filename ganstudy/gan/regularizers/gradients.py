@@ -17,10 +17,11 @@ from ganstudy.registry import component
 def input_gradient_norm(
     discriminator: Network, images: Tensor, *, differentiable: bool = True
 ) -> Tensor:
-    """Return the per-sample L2 norm of the logit's gradient at `images`, (batch,).
+    """Return the L2 norm of the gradient of each sample's logit at `images`, (batch,).
 
-    The norm is over all of channels, height and width. At a gradient of exactly zero torch's norm
-    has derivative 0, so nothing needs to be added inside the root.
+    The norm is over all of channels, height and width, and over all images of a pack. At a
+    gradient of exactly zero torch's norm has derivative 0, so nothing needs to be added inside
+    the root.
 
     Args:
         discriminator: Images -> logits.
@@ -28,7 +29,7 @@ def input_gradient_norm(
         differentiable: Whether the norms can be differentiated again, as a penalty's must.
     """
     gradients = input_gradients(discriminator, images, differentiable=differentiable)
-    return gradients.flatten(1).norm(dim=1)
+    return gradients.norm(dim=1)
 
 
 def input_gradients(
@@ -38,12 +39,16 @@ def input_gradients(
     *,
     differentiable: bool = True,
 ) -> Tensor:
-    """Return the gradient of each sample's logit, squashed first, at `images`, of their shape."""
+    """Return the gradient of each sample's logit, squashed first, at `images`, (batch, numbers).
+
+    A discriminator that judges in several places is differentiated in the mean of its judgements,
+    which is what a Wasserstein loss takes for its critic. One that judges packs has a row a pack.
+    """
     images = images.detach().requires_grad_()
     logits = discriminator(images)
-    outputs = logits if squash is None else squash(logits)
+    outputs = (logits if squash is None else squash(logits)).mean(dim=1)
     (gradient,) = torch.autograd.grad(outputs.sum(), images, create_graph=differentiable)
-    return gradient
+    return gradient.reshape(len(logits), -1)
 
 
 def agce_norm(gradient: Tensor) -> Tensor:
@@ -51,7 +56,7 @@ def agce_norm(gradient: Tensor) -> Tensor:
 
     Twice, since that code holds images in [0, 1]: the same step in pixels is half as long there.
     """
-    return (1e-4 + (2 * gradient).flatten(1).square().sum(1)).sqrt()
+    return (1e-4 + (2 * gradient).square().sum(1)).sqrt()
 
 
 def between(real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
@@ -91,7 +96,7 @@ class GradientPenalty(Regularizer):
     ) -> Tensor:
         gradient = input_gradients(discriminator, between(real, fake, rng))
         agce = self.variant == "agce_code"
-        excess = (agce_norm(gradient) if agce else gradient.flatten(1).norm(dim=1)) - self.target
+        excess = (agce_norm(gradient) if agce else gradient.norm(dim=1)) - self.target
         return self.weight * (relu(excess) if self.one_sided else excess).square().mean()
 
 

@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.regularizers import Regularizer
 from ganstudy.gan.regularizers.base import Role
+from ganstudy.gan.stabilizers import Features, Stabilizer, Turn
 from ganstudy.gan.state import TrainerState
 
 SAMPLE_BATCH = 250
@@ -60,6 +61,9 @@ class NetworkTrainer(ABC):
             compiled(network) for network in (self.state.generator, self.state.discriminator)
         )
         self._sums: dict[str, list[Tensor]] = {}
+        self._labels: Tensor | None = None
+        """Labels of the batch at hand, where the game is conditional."""
+        self._first_look = True
 
     @property
     def generator_updates(self) -> int:
@@ -88,6 +92,7 @@ class NetworkTrainer(ABC):
         state.discriminator.train()
         while state.discriminator_updates < end:
             self._follow_schedule()
+            self._grow()
             self._update(end)
         if not self._sums:
             return {}
@@ -100,12 +105,33 @@ class NetworkTrainer(ABC):
         """Make one discriminator update and what goes with it; the window ends at `end`."""
 
     @torch.no_grad()
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """Return `count` images of the sampled generator in eval mode, on the CPU."""
+    def sample(self, count: int, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+        """Return `count` images of the sampled generator in eval mode, on the CPU.
+
+        A conditional generator is given `labels`, (count,), or those that `draw_labels` draws.
+        """
         network = self.state.sampled.eval()
+        if labels is None:
+            labels = self.draw_labels(count, rng)
         latents = self._drawn_latents(count, rng)
-        images = [network(z.to(self.device)).cpu() for z in latents.split(SAMPLE_BATCH)]
+        images = []
+        for start in range(0, count, SAMPLE_BATCH):
+            part = slice(start, start + SAMPLE_BATCH)
+            given = None if labels is None else labels[part].to(self.device)
+            images.append(given_labels(network, given)(latents[part].to(self.device)).cpu())
         return torch.cat(images).contiguous()
+
+    def draw_labels(self, count: int, rng: torch.Generator) -> Tensor | None:
+        """Return labels as frequent as in the training data, (count,), None if unconditional."""
+        if not self.config.conditioning.uses_labels:
+            return None
+        labels = self._train_labels()
+        return labels[torch.randint(len(labels), (count,), generator=rng)]
+
+    def _train_labels(self) -> Tensor:
+        labels = self.config.dataset.labels("train")
+        assert labels is not None  # conditioning has checked
+        return labels
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete state; resuming from it is bit-equal on CPU."""
@@ -142,6 +168,8 @@ class NetworkTrainer(ABC):
         self._optimizer(role).step()
         for regularizer in due:
             regularizer.after_step(network, role)
+        for stabilizer in self.config.stabilizers:
+            stabilizer.after_step(network, role, self.state.memories[stabilizer.name])
 
     def _due(self, role: Role) -> list[Regularizer]:
         """Return the regularisers whose interval falls on the update at hand."""
@@ -153,9 +181,27 @@ class NetworkTrainer(ABC):
         """Return a copy of the weights of the network in `role`."""
         return [p.detach().clone() for p in self._network(role).parameters()]
 
+    @property
+    def _progress(self) -> float:
+        """Share of the budget that has been trained, in [0, 1]."""
+        return min(self.state.discriminator_updates / self.config.discriminator_updates, 1.0)
+
+    def _turn(self, stabilizer: Stabilizer, features: Features | None = None) -> Turn:
+        state = self.state
+        memory, rng = state.memories[stabilizer.name], state.streams["stabilizers"]
+        return Turn(self._progress, memory, rng, self._first_look, features)
+
+    def _grow(self) -> None:
+        if self.config.architecture.grows:
+            for network in (
+                self.state.generator,
+                self.state.discriminator,
+                *self.state.averages.values(),
+            ):
+                self.config.architecture.grow(network, self._progress)
+
     def _follow_schedule(self) -> None:
-        progress = self.state.discriminator_updates / self.config.discriminator_updates
-        factor = self.config.schedule.factor(min(progress, 1.0))
+        factor = self.config.schedule.factor(self._progress)
         for role, network in (
             ("generator", self.config.generator_optimizer),
             ("discriminator", self.config.discriminator_optimizer),
@@ -177,6 +223,8 @@ class NetworkTrainer(ABC):
     def _next_real(self) -> Tensor:
         layout = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
         real = self.state.batches.next().to(self.device)
+        if self.config.conditioning.uses_labels:
+            self._labels = self._train_labels()[self.state.batches.latest].to(self.device)
         return real.contiguous(memory_format=layout[self.config.memory_format])
 
     def _latents(self) -> Tensor:
@@ -214,6 +262,13 @@ def exact_float32() -> None:
     """
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
+def given_labels(
+    network: Callable[..., Tensor], labels: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """Return `network` as a function of its input alone, at `labels` where it is conditional."""
+    return network if labels is None else lambda inputs: network(inputs, labels)
 
 
 def _itself(network: nn.Module) -> nn.Module:

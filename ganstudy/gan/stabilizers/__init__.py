@@ -1,0 +1,16 @@
+"""Stabilisers by name; to add one is to add a class to one of these files."""
+
+from ganstudy.gan.stabilizers import averages, balance, judges, objectives, presented
+from ganstudy.gan.stabilizers.base import STABILIZERS, Features, Stabilizer, Turn
+
+__all__ = [
+    "STABILIZERS",
+    "Features",
+    "Stabilizer",
+    "Turn",
+    "averages",
+    "balance",
+    "judges",
+    "objectives",
+    "presented",
+]
