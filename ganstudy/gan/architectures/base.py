@@ -200,7 +200,7 @@ class Convolutional(Architecture):
     width: Width = 64
     """Channels next to the image; they double at each halving."""
     discriminator_width: Width | None = None
-    """The discriminator's `width`, where it is not to follow from the generator's."""
+    """The discriminator's `width`; the generator's unless given."""
     depth: Annotated[int, Field(ge=0)] = 0
     """Additional 3x3 convolutions of stride 1 at every side that a network has a map of, in both
     networks."""

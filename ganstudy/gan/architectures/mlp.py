@@ -35,7 +35,7 @@ class MLP(Architecture):
     width: Width = 128
     """Units of each hidden layer."""
     discriminator_width: Width | None = None
-    """The discriminator's `width`, where it is not to be the generator's."""
+    """The discriminator's `width`; the generator's unless given."""
     depth: Annotated[int, Field(ge=1)] = 2
     """Hidden layers of each network."""
     generator_normalization: FlatNormalization = "none"

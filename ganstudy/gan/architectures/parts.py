@@ -98,8 +98,11 @@ class SelfAttention(nn.Module):
         """Build the block for maps with `channels` channels."""
         super().__init__()
         few, half = max(1, channels // 8), max(1, channels // 2)
-        self.query, self.key = nn.Conv2d(channels, few, 1), nn.Conv2d(channels, few, 1)
-        self.value, self.output = nn.Conv2d(channels, half, 1), nn.Conv2d(half, channels, 1)
+        # Without biases, as in the authors' code; that of the keys would change no softmax.
+        self.query = nn.Conv2d(channels, few, 1, bias=False)
+        self.key = nn.Conv2d(channels, few, 1, bias=False)
+        self.value = nn.Conv2d(channels, half, 1, bias=False)
+        self.output = nn.Conv2d(half, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ class ResNet(Convolutional):
     """Dimension of the latent."""
     width: Width = 128
     """Channels of the discriminator; the generator has twice as many."""
+    discriminator_width: Width | None = None
+    """Channels of the discriminator, where the generator's are 2 `width` all the same."""
     depth: Annotated[int, Field(ge=0)] = 2
     """Blocks of the discriminator that keep the side."""
     spectral_norm: bool = True
