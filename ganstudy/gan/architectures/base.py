@@ -33,6 +33,7 @@ Maps = list[tuple[int, int]]
 Initialization = Literal["own", "normal", "orthogonal", "xavier"]
 Prior = Literal["normal", "uniform", "truncated"]
 Width = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 Kernel = Annotated[int, Field(ge=2, le=7)]
 Across = Sequence[Callable[[int], nn.Module | None]]
 """Makers of layers across the batch: features -> a module (batch, features) -> (batch,
@@ -221,8 +222,8 @@ class Convolutional(Architecture):
     the pixels unevenly where it is odd."""
     attention: Annotated[int, Field(ge=2)] | None = None
     """Side in pixels (the height) of the map behind which both networks have a self-attention
-    block (SAGAN, Zhang et al. 2019)."""
-    scales: Width = 1
+    block (SAGAN, Zhang et al. 2019); of several scales, those that have such a map."""
+    scales: Count = 1
     """Discriminators, each with its own weights, that read the image at its side, at half of it,
     and so on (pix2pixHD, Wang et al. 2018)."""
 

@@ -37,8 +37,8 @@ class DCGAN(Convolutional):
 
     Makes square images of side 4 * 2^s or 7 * 2^s, s >= 1. The rules of the paper: no pooling,
     batch norm everywhere but at the generator's output and the discriminator's input, ReLU in the
-    generator, leaky ReLU (0.2) in the discriminator, N(0, 0.02) weights. The discriminator's
-    normalisation is an option, since batch norm there breaks per-sample gradient penalties.
+    generator, leaky ReLU (0.2) in the discriminator, N(0, 0.02) weights. Normalisation is an
+    option, since batch norm in the discriminator breaks per-sample gradient penalties.
     """
 
     discriminator_normalization: Normalization = "batch"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ganstudy.gan.architectures.base import ARCHITECTURES, Across, Head, ImageShape, Maps, Width
+from ganstudy.gan.architectures.base import ARCHITECTURES, Across, Count, Head, ImageShape, Maps
 from ganstudy.gan.architectures.dcgan import DCGAN
 from ganstudy.registry import component
 
@@ -28,7 +28,7 @@ class Patch(DCGAN):
         pix2pix conditions on an input image, and feeds its generator no latent but dropout.
     """
 
-    halvings: Width = 2
+    halvings: Count = 2
     """Convolutions of stride 2 in the discriminator; one more about doubles a patch's side."""
 
     def discriminator_maps(self, image_shape: ImageShape) -> Maps:
