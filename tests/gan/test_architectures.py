@@ -439,6 +439,19 @@ def test_several_scales_are_their_parts_on_averaged_images(name, outputs):
     assert sum(isinstance(m, Head) for m in network.modules()) == 3
 
 
+@pytest.mark.parametrize(("side", "blocks"), [(16, [1, 0]), (8, [1, 1])])
+def test_attention_is_at_the_scales_that_have_its_map(side, blocks):
+    architecture = ARCHITECTURES.build("dcgan", width=2, scales=2, attention=side)
+    scales = architecture.discriminator((1, 32, 32)).networks
+    assert [sum(isinstance(m, SelfAttention) for m in s.modules()) for s in scales] == blocks
+
+
+@pytest.mark.parametrize("name", [name for name in CONVOLUTIONAL if name != "patch"])
+def test_an_auto_encoder_refuses_attention_on_a_map_that_it_has_not(name):
+    with pytest.raises(ValueError, match="maps of side .* not 5"):
+        ARCHITECTURES.build(name, width=2, attention=5).auto_encoder((1, 32, 32))
+
+
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_attention_is_in_both_networks_and_adds_nothing_at_first(name):
     architecture = ARCHITECTURES.build(name, width=2, attention=8)

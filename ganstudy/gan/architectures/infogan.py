@@ -87,6 +87,7 @@ class InfoGAN(Convolutional):
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         """Return the auto-encoder that the paper's BEGAN has: two layers, a code of `width`."""
         self._check_one_scale()
+        self._check_attention(image_shape)
         code, norm = self._judging_width, self.discriminator_normalization
         flat = self._flat(image_shape, code)
         coded = [nn.Linear(flat, code), self._flat_norm(norm, code), _leaky()]

@@ -14,10 +14,10 @@ from ganstudy.registry import component
 class Patch(DCGAN):
     """DCGAN's generator against PatchGAN, which judges every patch of an image on its own.
 
-    Discriminator: `halvings` 4x4 convolutions of stride 2, `width` channels doubling up to 8
-    `width`, a 3x3 one of stride 1 that doubles once more, a 3x3 one to the logits; normalisation
-    on all but the first and the last, leaky ReLU (0.2). The paper's last two are 4x4, which leave
-    nothing of an 8x8 image.
+    Discriminator: `halvings` 4x4 convolutions of stride 2 and a 3x3 one of stride 1, `width`
+    channels doubling at each up to 8 `width`, then a 3x3 one to the logits; normalisation on all
+    but the first and the last, leaky ReLU (0.2). The paper's last two are 4x4, which leave nothing
+    of an 8x8 image.
 
     A patch, the receptive field of a logit, is 26x26 pixels with 2 halvings: it begins at 1, and
     each layer with kernel k adds (k - 1) x the product of the strides before it, 3 + 3 * 2 +
