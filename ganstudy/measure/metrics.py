@@ -2,13 +2,15 @@
 
 `generated` is (n, d), `real` is (m, d), float64, one row an image; both must be finite with at
 least two rows. A score whose input is not finite does not exist: ValueError, never a number.
+Scores of modes are in modes.py, those of the images themselves in spectrum.py.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,12 @@ from scipy.spatial.distance import cdist, pdist
 
 from ganstudy.registry import Component, Registry, component
 
+if TYPE_CHECKING:  # arrays are scored without torch
+    from torch import Tensor
+
+    from ganstudy.gan.datasets import Dataset
+
+Reads = Literal["features", "images", "modes"]
 Features = NDArray[np.float64]
 Neighbours = Annotated[int, Field(ge=1)]
 
@@ -135,18 +143,35 @@ def diversity(generated: Features, real: Features) -> float:
     return made / there
 
 
-class Metric(Component, ABC):
-    """A named score of one pair of feature sets."""
+class Reader(NamedTuple):
+    """How metrics of one kind come by what they read.
 
+    Attributes:
+        read: (n, channels, height, width) in [-1, 1] -> what the metrics are called with.
+        told: `features`, `features_hash`, `features_facts` and `dimension` of the protocol table.
+    """
+
+    read: Callable[[Tensor], Any]
+    told: dict[str, Any]
+
+
+class Metric(Component, ABC):
+    """A named score of one pair of samples: of their features, unless `reads` says otherwise."""
+
+    reads: ClassVar[Reads] = "features"
+    """What is compared: features (n, d), images (n, c, h, w) in [-1, 1], or modes.Modes."""
     direction: ClassVar[Literal["minimize", "maximize"]]
     identity_value: ClassVar[float | None]
     """The score of a set against itself; None where an unbiased estimate has no fixed one."""
     short: ClassVar[str]
     """How the stored name begins: `fd` in `fd_small_cnn_1k`."""
 
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError where this metric cannot be had of `dataset`."""
+
     @abstractmethod
-    def __call__(self, generated: Features, real: Features) -> Score:
-        """Return the score of `generated` (n, d) against `real` (m, d)."""
+    def __call__(self, generated: Any, real: Any) -> Score:
+        """Return the score of n `generated` samples against m `real` ones."""
 
 
 METRICS: Registry[Metric] = Registry("metric")

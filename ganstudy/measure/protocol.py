@@ -1,13 +1,14 @@
 """How a study measures: which scores, on which features, of how many samples, against which split.
 
 Evaluation noise and the real images are common to all trials of a study, so that scores differ by
-their generators only. A stored score is named after metric, feature network and sample size.
+their generators only. A stored score is named after metric, feature network (where it reads
+features) and sample size.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from ganstudy.measure.features import (
     cached,
     content_hash,
 )
-from ganstudy.measure.metrics import METRICS, Features, Metric, Score
+from ganstudy.measure.metrics import METRICS, Features, Metric, Reader, Reads, Score
+from ganstudy.measure.modes import mode_reader
+from ganstudy.measure.spectrum import image_reader
 from ganstudy.registry import StudyError, unknown
 
 DEFAULTS: dict[str, Any] = {
@@ -89,7 +92,9 @@ class MeasureConfig:
 
     def check(self, dataset: Dataset) -> None:
         """Raise StudyError where these measures cannot be had or would mislead."""
-        at("features", lambda features: _checked(features, dataset), self.features)
+        at("features", _check, self.features, dataset)
+        for metric in self.metrics:
+            at(f"metrics.{metric.name}", _check, metric, dataset)
         names = [score_name(m, self.features, self.samples) for m in self.metrics]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -114,9 +119,9 @@ class MeasureConfig:
             )
 
 
-def _checked(features: FeatureNetwork, dataset: Dataset) -> None:
+def _check(measure: FeatureNetwork | Metric, dataset: Dataset) -> None:
     try:
-        features.check(dataset)
+        measure.check(dataset)
     except ValueError as error:
         raise StudyError("", str(error)) from None
 
@@ -138,9 +143,20 @@ def parse_metrics(value: object) -> tuple[Metric, ...]:
 
 
 def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
-    """Return the stored name: `fd_small_cnn_1k` for a Fréchet distance of 1,000 samples."""
+    """Return the stored name: `fd_small_cnn_1k` for a Fréchet distance of 1,000 samples.
+
+    A metric that reads no features carries no network: `modes_covered_1k`.
+    """
+    network = f"{features.name}_" if metric.reads == "features" else ""
     count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
-    return f"{metric.short}_{features.name}_{count}"
+    return f"{metric.short}_{network}{count}"
+
+
+READERS: dict[Reads, Callable[[Dataset, Path | None], Reader]] = {
+    "images": lambda dataset, cache: image_reader(dataset),
+    "modes": mode_reader,
+}
+"""How to come by what a metric reads, features aside: data set, folder of weights -> Reader."""
 
 
 class Evaluator:
@@ -153,11 +169,17 @@ class Evaluator:
         split: Split = "select",
         cache: Path | None = None,
     ) -> None:
-        """Load (or train) the feature network and embed the real images once."""
+        """Load (or train) the networks that metrics need and read the real images once."""
         self.config, self.dataset, self.split = config, dataset, split
         self.extractor: Extractor = config.features.extractor(dataset, cache)
+        self.readers = {
+            reads: make(dataset, cache)
+            for reads, make in READERS.items()
+            if reads in {m.reads for m in config.metrics}
+        }
         self.real_floats = normalize(dataset.images(split)[: config.samples])
         self.real = self._embedded(split, cache)
+        self._real_read = self._read(self.real_floats, self.real)
 
     def _embedded(self, split: Split, cache: Path | None = None) -> Features:
         """Return the features of real images, kept beside the network's weights."""
@@ -165,6 +187,13 @@ class Evaluator:
         name = f"real-{content_hash(images, self.extractor.hash, torch.__version__)}.pt"
         made = cached(name, cache, lambda: {"real": torch.from_numpy(self.extractor(images))})
         return made["real"].numpy()
+
+    def _read(self, images: Tensor, features: Features) -> dict[Reads, Any]:
+        """Return all that the metrics read of `images`, whose features are known."""
+        # A trainer of one's own may hand out images that carry a gradient.
+        plain = images.detach()
+        others = {reads: reader.read(plain) for reads, reader in self.readers.items()}
+        return {"features": features, **others}
 
     def noise(self) -> torch.Generator:
         """Return the stream of evaluation noise, from its start: common to all trials."""
@@ -177,14 +206,18 @@ class Evaluator:
         """
         if not images.isfinite().all():
             return {self.name(m): Score(float("nan")) for m in self.config.metrics}
-        generated = self.extractor(images)
-        return {self.name(m): m(generated, self.real) for m in self.config.metrics}
+        return self._scores(self._read(images, self.extractor(images)))
+
+    def _scores(self, generated: Mapping[Reads, Any]) -> dict[str, Score]:
+        real = self._real_read
+        return {self.name(m): m(generated[m.reads], real[m.reads]) for m in self.config.metrics}
 
     def floor(self) -> dict[str, float]:
         """Return stored name -> score of real images of another split against this one's."""
         other: Split = "report" if self.split != "report" else "select"
-        real = self._embedded(other)
-        return {self.name(m): m(real, self.real).value for m in self.config.metrics}
+        images = normalize(self.dataset.images(other)[: self.config.samples])
+        scores = self._scores(self._read(images, self._embedded(other)))
+        return {name: score.value for name, score in scores.items()}
 
     def name(self, metric: Metric) -> str:
         """Return the stored name of `metric` under this protocol."""
@@ -193,14 +226,19 @@ class Evaluator:
     def protocol(self) -> dict[str, dict[str, Any]]:
         """Return stored name -> everything that a reader needs to compare the score."""
         floor = self.floor()
+        told = {reads: reader.told for reads, reader in self.readers.items()}
+        told["features"] = {
+            "features": self.config.features.to_dict(),
+            "features_hash": self.extractor.hash,
+            "features_facts": self.extractor.facts,
+            "dimension": self.config.features.dimension(self.dataset),
+        }
         return {
             self.name(m): {
                 "metric": m.to_dict(),
                 "direction": m.direction,
-                "features": self.config.features.to_dict(),
-                "features_hash": self.extractor.hash,
-                "features_facts": self.extractor.facts,
-                "dimension": self.config.features.dimension(self.dataset),
+                "reads": m.reads,
+                **told[m.reads],
                 "n_generated": self.config.samples,
                 "n_real": len(self.real),
                 "split": self.split,

@@ -9,6 +9,8 @@ from scipy import linalg
 from ganstudy.measure import metrics
 from ganstudy.measure.metrics import METRICS
 
+NAMES = [name for name in METRICS.names() if METRICS.get(name).reads == "features"]
+
 
 def sample(n: int, d: int = 4, seed: int = 0, shift: float = 0.0, scale: float = 1.0):
     return np.random.default_rng(seed).normal(size=(n, d)) * scale + shift
@@ -134,7 +136,7 @@ def test_diversity_is_scale_and_zero_for_a_constant():
     assert metrics.diversity(np.ones((50, 4)), x) == 0
 
 
-@pytest.mark.parametrize("name", METRICS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_contract(name):
     metric, x, y = METRICS.build(name), sample(200), sample(200, seed=1, shift=2.0)
     same, other = metric(x, x), metric(y, x)
@@ -146,7 +148,7 @@ def test_contract(name):
     assert metric(y[order], x).value == pytest.approx(other.value, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", METRICS.names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("bad", "rule"),
     [

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ganstudy.gan.datasets import DATASETS, normalize
+from ganstudy.measure.metrics import METRICS
+from ganstudy.measure.protocol import Evaluator, MeasureConfig
+from ganstudy.registry import StudyError
+
+TINY_CNN = {"name": "small_cnn", "epochs": 1}
+
+
+def measure(*metrics: object, features: object = "pixels", samples: int = 1000) -> MeasureConfig:
+    data = {"features": features, "metrics": list(metrics), "samples": samples}
+    return MeasureConfig.from_dict(data, budget=600)
+
+
+def names(config: MeasureConfig, dataset: str) -> set[str]:
+    return set(Evaluator(config, DATASETS.build(dataset)).floor())
+
+
+def test_a_stored_name_carries_the_network_only_of_metrics_that_read_features():
+    features = {"kernel_distance": "kd_pixels_1k", "recall": "recall_pixels_1k"}
+    modes = {name: f"{name}_1k" for name in METRICS.names() if METRICS.get(name).reads == "modes"}
+    always = {"coverage_pixels_1k", "diversity_pixels_1k"}
+    found = names(measure(*features, *modes), "ring")
+    assert found == {*features.values(), *modes.values(), *always}
+    assert measure("modes_covered", samples=500).primary == "modes_covered_500"
+
+
+def test_real_points_cover_all_modes():
+    ring = DATASETS.build("ring")
+    judge = Evaluator(measure("modes_covered", "high_quality_fraction", "reverse_kl"), ring)
+    scores = judge.scores(ring.images("train")[:1000])
+    assert scores["modes_covered_1k"].value == 8
+    assert scores["high_quality_fraction_1k"].value == pytest.approx(0.989, abs=0.013)
+    assert scores["reverse_kl_1k"].value < 0.02
+    one = judge.scores(ring.images("train")[:1].expand(1000, -1, -1, -1))
+    assert one["modes_covered_1k"].value == 1
+    assert one["reverse_kl_1k"].value == pytest.approx(math.log(8))
+    floor = judge.floor()
+    assert floor["modes_covered_1k"] == 8
+
+
+def test_images_that_are_not_finite_have_no_score_of_any_kind():
+    for dataset, names in (
+        ("ring", ["modes_covered", "reverse_kl"]),
+        ("digits", ["checkerboard"]),
+    ):
+        data = DATASETS.build(dataset)
+        images = normalize(data.images("train")[:50]).clone()
+        images[7] = math.nan
+        scores = Evaluator(measure(*names, samples=50), data).scores(images)
+        assert len(scores) == len(names) + 2
+        assert all(math.isnan(score.value) for score in scores.values())
+
+
+def test_images_that_carry_a_gradient_are_scored():
+    digits = DATASETS.build("digits")
+    images = normalize(digits.images("report")[:50]).requires_grad_()
+    scores = Evaluator(measure("checkerboard", samples=50), digits).scores(images)
+    assert scores["checkerboard_50"].value > 0
+
+
+def test_the_protocol_tells_what_each_score_has_read():
+    digits = DATASETS.build("digits")
+    config = measure("kernel_distance", "checkerboard", features=TINY_CNN, samples=100)
+    judge = Evaluator(config, digits)
+    table = judge.protocol()
+    kernel, pattern = table["kd_small_cnn_100"], table["checkerboard_100"]
+    assert (kernel["reads"], kernel["features"]["name"]) == ("features", "small_cnn")
+    assert kernel["dimension"] == 64
+    assert "accuracy_report" in kernel["features_facts"]
+    assert (pattern["reads"], pattern["features"]) == ("images", {"name": "images"})
+    assert (pattern["dimension"], pattern["features_facts"]) == (64, {})
+    assert pattern["features_hash"] != kernel["features_hash"]
+    assert pattern["metric"] == {"name": "checkerboard", "period": 2}
+    assert pattern["floor"] == judge.floor()["checkerboard_100"]
+
+
+def test_the_protocol_of_stacked_digits_tells_of_the_classifier(tmp_path):
+    stacked = DATASETS.build("stacked_mnist", train=10, test=20)
+    judge = Evaluator(measure("modes_covered", samples=20), stacked, cache=tmp_path)
+    row = judge.protocol()["modes_covered_20"]
+    assert row["features"]["name"] == "small_cnn on mnist5k"
+    assert row["features_facts"]["accuracy_report"] > 0.9
+    assert row["dimension"] == 1000
+    assert list(tmp_path.glob("small_cnn-*.pt"))  # shipped with the study's feature network
+
+
+def test_the_readers_of_what_no_metric_asks_for_are_not_made():
+    ring = DATASETS.build("ring")
+    assert not Evaluator(measure("kernel_distance"), ring).readers
+    assert set(Evaluator(measure("reverse_kl"), ring).readers) == {"modes"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "dataset", "message"),
+    [
+        ("modes_covered", "digits", "metrics.modes_covered: the modes of digits are not known"),
+        ("checkerboard", "ring", "metrics.checkerboard: points hold no pattern"),
+        (
+            {"name": "checkerboard", "period": 3},
+            "digits",
+            "metrics.checkerboard: a pattern of period 3 needs sides that are multiples of 3",
+        ),
+        ("high_quality_fraction", "stacked_mnist", "metrics.high_quality_fraction: is 1 for"),
+    ],
+)
+def test_a_metric_that_cannot_be_had_is_refused_with_its_path(metric, dataset, message):
+    with pytest.raises(StudyError, match=message):
+        measure(metric).check(DATASETS.build(dataset))
+
+
+def test_real_images_are_the_same_for_all_metrics():
+    digits = DATASETS.build("digits")
+    judge = Evaluator(measure("checkerboard", samples=80), digits)
+    assert len(judge.real) == len(judge.real_floats) == 80
+    scores = judge.scores(judge.real_floats)
+    assert scores["checkerboard_80"].value == 1
+    assert torch.equal(judge.real_floats, normalize(digits.images("select")[:80]))
