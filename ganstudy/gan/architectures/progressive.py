@@ -104,7 +104,8 @@ class GrowingGenerator(Growing):
         if alpha > 0:
             new = self._image(self.stages[stage + 1](x), stage + 1)
             images = torch.lerp(repeated(images, 2), new, alpha)
-        return repeated(self.tanh(images), 1 << (self.last - stage - (alpha > 0)))
+        # Repeated before tanh, whose input is read as the images' log odds (vae).
+        return self.tanh(repeated(images, 1 << (self.last - stage - (alpha > 0))))
 
     def _image(self, x: Tensor, stage: int) -> Tensor:
         return self.to_image[stage - self.first](x)
