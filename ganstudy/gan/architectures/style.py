@@ -245,11 +245,11 @@ class Style(Architecture):
     connected layers. Own first weights are equalised learning rate (100 times slower in the
     mapping network); any other way of drawing them goes without. Noise comes with the latents.
 
-    Departures: images end in tanh where the papers' are linear, and their sum is scaled to about 1
-    before it, at first; feature maps are doubled
-    bilinearly before the convolution and halved by averaging, without blur filters beside; no
-    style mixing, path-length penalty or truncation; minibatch standard deviation is a stabiliser
-    of its own. `adain` keeps the one network of StyleGAN2 around StyleGAN's blocks: images of all
+    Departures: images end in tanh where the papers' are linear, and their sum is scaled so that
+    tanh is steep at first; strengths of noise are per channel, as in StyleGAN, for both; feature
+    maps are doubled bilinearly before the convolution and halved by averaging, without blur
+    filters beside; no style mixing, path-length penalty or truncation; minibatch standard
+    deviation is a stabiliser of its own. `adain` keeps the one network of StyleGAN2 around StyleGAN's blocks: images of all
     sides summed (StyleGAN: the last one alone), no style on the constant itself, no growing.
     """
 
