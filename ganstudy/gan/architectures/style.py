@@ -249,8 +249,9 @@ class Style(Architecture):
     tanh is steep at first; strengths of noise are per channel, as in StyleGAN, for both; feature
     maps are doubled bilinearly before the convolution and halved by averaging, without blur
     filters beside; no style mixing, path-length penalty or truncation; minibatch standard
-    deviation is a stabiliser of its own. `adain` keeps the one network of StyleGAN2 around StyleGAN's blocks: images of all
-    sides summed (StyleGAN: the last one alone), no style on the constant itself, no growing.
+    deviation is a stabiliser of its own. `adain` keeps the one network of StyleGAN2 around
+    StyleGAN's blocks: images of all sides summed (StyleGAN: the last one alone), no style on the
+    constant itself, no growing.
     """
 
     width: Width = 32
