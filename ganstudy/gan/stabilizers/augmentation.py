@@ -55,7 +55,7 @@ class DiffAugment(Stabilizer):
             down, right = (_whole(-(n // SHIFT), n // SHIFT, batch, rng) for n in (height, width))
             images = translated(images, down, right)
         if self.cutout:
-            # Where the middle of a side of odd length may lie, there is one place less.
+            # An odd length has its middle on one of n pixels, an even one on one of n + 1 edges.
             row, column = (_whole(0, n - n // 2 % 2, batch, rng) for n in (height, width))
             images = cut(images, row, column)
         return images
