@@ -120,7 +120,7 @@ def build_discriminator(config: TrainConfig, shape: ImageShape) -> nn.Module:
     """
     architecture, loss = config.architecture, config.loss
     if not isinstance(loss, Loss):
-        return architecture.discriminator(shape, outputs=2 * architecture.latent_dim)
+        return architecture.encoder(shape, 2 * architecture.latent_dim)
     build: Build = partial(_judge, config)
     for stabilizer in config.stabilizers:
         build = partial(stabilizer.judge, build)

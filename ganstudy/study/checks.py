@@ -133,7 +133,11 @@ def _check_train(config: TrainConfig) -> None:
 
 def networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
-    fixed: dict[str, Any] = {"discriminator_optimizer": ADAM, "generator_optimizer": ADAM, "schedule": CONSTANT}
+    fixed: dict[str, Any] = {
+        "discriminator_optimizer": ADAM,
+        "generator_optimizer": ADAM,
+        "schedule": CONSTANT,
+    }
     plain = {f.name: f.default for f in fields(config) if f.default is not MISSING}
     plain |= {"stabilizers": config.stabilizers, "batch_size": config.batch_size}
     return _networks(replace(config, **fixed, **plain))

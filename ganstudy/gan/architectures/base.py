@@ -80,6 +80,10 @@ class Architecture(Component, ABC):
     def grow(self, network: nn.Module, progress: float) -> None:
         """Bring `network`, or what wraps it, to `progress`, the share of the budget in [0, 1]."""
 
+    def encoder(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+        """Return the encoder of a VAE, images -> (batch, outputs): the discriminator's network."""
+        return self.discriminator(image_shape, outputs)
+
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         """Return an auto-encoder of images, the discriminator of energy-based losses.
 
@@ -249,9 +253,13 @@ class Convolutional(Architecture):
             networks.append(self._judging(self.from_images(shape, outputs, across)))
         return networks[0] if self.scales == 1 else MultiScale(networks, outputs)
 
+    def encoder(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+        self._check_one_scale()
+        return Architecture.encoder(self, image_shape, outputs)
+
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         self._check_one_scale()
-        return super().auto_encoder(image_shape)
+        return Architecture.auto_encoder(self, image_shape)
 
     @abstractmethod
     def maps(self, image_shape: ImageShape) -> Maps:
@@ -317,7 +325,7 @@ class Convolutional(Architecture):
     def _check_one_scale(self) -> None:
         if self.scales > 1:
             raise ValueError(
-                f"an auto-encoder, the discriminator of energy-based losses, reads the image at "
+                f"an encoder, which energy-based losses and a VAE have, reads the image at "
                 f"one scale, not at scales: {self.scales}; use scales: 1 or another loss"
             )
 

@@ -41,7 +41,7 @@ class Patch(DCGAN):
         return [(height >> s, width >> s) for s in range(1, self.halvings + 1)]
 
     def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
-        if across:
+        if any(make(1) is not None for make in across):
             raise ValueError(
                 "patch judges patches, not images: it has no features of an image for a layer "
                 "across the batch; use another architecture, or leave that layer out"
@@ -61,6 +61,9 @@ class Patch(DCGAN):
             "patch has no auto-encoder: its discriminator makes one number per patch, and no code "
             "of the image; use another loss or the architecture dcgan"
         )
+
+    def encoder(self, image_shape: ImageShape, outputs: int) -> nn.Module:
+        return self.decoder(image_shape)
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         return self.decoder(image_shape)

@@ -135,7 +135,14 @@ class UnrolledDiscriminator(Stabilizer):
             return logits
 
         for _ in range(self.steps):
-            gradients = torch.autograd.grad(loss(network), weights, create_graph=True)
+            # A growing network has weights that are not in use yet: their gradient is 0.
+            gradients = torch.autograd.grad(
+                loss(network),
+                weights,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
             weights = stepper.step(weights, list(gradients))
         return network
 

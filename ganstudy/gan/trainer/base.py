@@ -64,6 +64,7 @@ class NetworkTrainer(ABC):
         self._labels: Tensor | None = None
         """Labels of the batch at hand, where the game is conditional."""
         self._first_look = True
+        self._grow()
 
     @property
     def generator_updates(self) -> int:
