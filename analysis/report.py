@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -304,18 +305,27 @@ def _event_rows(study: Study) -> list[dict[str, str]]:
     return rows
 
 
+def _reads(how: Mapping[str, Any]) -> str:
+    """Return what a score was computed from, in words."""
+    facts = how["features_facts"].items()
+    accuracy = ", ".join(f"{k.removeprefix('accuracy_')} {v:.1%}" for k, v in facts)
+    network = how["features"]["name"]
+    said = {
+        "images": "the images themselves",
+        "modes": f"the nearest of {how['dimension']} modes, told by {network}",
+    }.get(how.get("reads", "features"))
+    if said is None:
+        said = f"{network}, {how['dimension']} features, weights {how['features_hash']}"
+    return said + (f" (accuracy: {accuracy})" if accuracy else "")
+
+
 def _protocol_rows(study: Study) -> list[dict[str, str]]:
     rows = []
     for name, how in study.protocol.items():
-        facts = how["features_facts"]
-        accuracy = ", ".join(f"{k.removeprefix('accuracy_')} {v:.1%}" for k, v in facts.items())
-        network = how["features"]["name"]
         rows.append(
             {
                 "name": name,
-                "features": f"{network}, {how['dimension']} features, "
-                f"weights {how['features_hash']}"
-                + (f" (accuracy: {accuracy})" if accuracy else ""),
+                "features": _reads(how),
                 "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
                 "floor": number(how["floor"]),
                 "better": "lower" if how["direction"] == "minimize" else "higher",

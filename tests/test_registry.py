@@ -31,7 +31,7 @@ def test_a_component_explains_itself(kind, name):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [c for c in ALL if c[0] in ("loss", "regularizer", "optimizer", "schedule")],
+    [c for c in ALL if c[0] in ("loss", "regularizer", "stabilizer", "optimizer", "schedule")],
 )
 def test_what_a_paper_argues_about_says_what_public_codes_do(kind, name):
     docstring = inspect.cleandoc(REGISTRIES[kind].get(name).__doc__)

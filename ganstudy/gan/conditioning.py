@@ -165,10 +165,11 @@ class Projection(nn.Module):
 @CONDITIONINGS.register("projection", paper="Miyato & Koyama 2018, arXiv:1802.05637")
 @component
 class ProjectionConditioning(Conditional):
-    """The discriminator's logit is psi(h) + <v_y, h>, h what its last layer reads, v_y the label's.
+    """The discriminator's logit is psi(h) + <v_y, h>, h being what its last layer reads.
 
-    One linear layer holds psi and all v_y, each with a bias, and spectral norm bounds them
-    together. The generator reads an embedding of the label before its latent.
+    v_y is the vector of the label. One linear layer holds psi and all v_y, each with a bias, and
+    spectral norm bounds them together. The generator reads an embedding of the label before its
+    latent.
 
     Elsewhere:
         In the paper, StudioGAN and mimicry generators have class-conditional batch norm, and v is

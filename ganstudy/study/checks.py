@@ -176,6 +176,13 @@ def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
 def _notes(config: TrainConfig) -> Iterator[str]:
     _, discriminator = networks(config)
     batch_norms = nn.modules.batchnorm._BatchNorm
+    comparing = [s.name for s in config.stabilizers if s.name.startswith("minibatch")]
+    for name, regularizer in itertools.product(comparing, config.regularizers):
+        if regularizer.differentiates_input:
+            yield (
+                f"{regularizer.name} with {name}: a logit then depends on the whole batch, so "
+                f"that the gradient by an image is not that of its own logit alone"
+            )
     if any(isinstance(module, batch_norms) for module in discriminator.modules()):
         for regularizer in config.regularizers:
             if regularizer.differentiates_input:

@@ -105,13 +105,11 @@ def test_the_auxiliary_classifiers_loss_is_the_mean_cross_entropy_of_reals_and_f
 @pytest.mark.parametrize("loss", LOSSES.names())
 @pytest.mark.parametrize("name", CONDITIONAL)
 def test_every_conditioning_trains_with_every_loss_or_is_refused_with_a_reason(name, loss):
-    try:
-        t = trainer(loss=loss, conditioning=name)
-    except StudyError as error:
-        assert error.path == "conditioning"
-        assert "judges without labels" in error.rule
+    if loss in ("vae", "energy_based", "boundary_equilibrium"):
+        with pytest.raises(StudyError, match=r"^conditioning: .*judges without labels"):
+            trainer(loss=loss, conditioning=name)
         return
-    signals = t.advance(3)
+    signals = trainer(loss=loss, conditioning=name).advance(3)
     assert all(math.isfinite(value) for value in signals.values())
     assert ("class_loss" in signals) == (name == "auxiliary_classifier")
     assert ("generator_class_loss" in signals) == (name == "auxiliary_classifier")

@@ -85,17 +85,24 @@ def test_on_is_another_run(name):
 @pytest.mark.parametrize("loss", LOSSES.names())
 def test_every_stabiliser_trains_with_every_loss_or_is_refused_with_a_reason(loss):
     for name in STABILIZERS.names():
-        try:
-            t = build_trainer(
-                TrainConfig.from_dict(SMALL | {"loss": loss, "stabilizers": {name: {}}})
-            )
-        except StudyError as error:
-            assert error.path == f"stabilizers.{name}"
-            assert error.rule.startswith((loss, "reads"))
+        settings = SMALL | {"loss": loss, "stabilizers": {name: {}}}
+        if refused(loss, name):
+            with pytest.raises(StudyError, match=rf"^stabilizers\.{name}: {loss} "):
+                TrainConfig.from_dict(settings)
             continue
-        signals = t.advance(3)
+        signals = build_trainer(TrainConfig.from_dict(settings)).advance(3)
         broken = [key for key, value in signals.items() if not math.isfinite(value)]
         assert not broken, name
+
+
+def refused(loss: str, stabilizer: str) -> bool:
+    """Whether `stabilizer` has no meaning for `loss`."""
+    if loss == "vae":
+        return stabilizer != "ema"
+    if stabilizer.startswith("minibatch"):
+        return LOSSES.get(loss).reconstruction_power > 0
+    needs = {"label_smoothing", "adaptive_augment"}
+    return stabilizer in needs and LOSSES.build(loss).boundary is None
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "infogan", "resnet", "style", "progressive"])

@@ -24,6 +24,11 @@ class ExponentialMovingAverage(Stabilizer):
     """Sample from an average of the generator's weights, its half-life counted in images.
 
     Parameters are averaged and buffers copied, as in StyleGAN; the average starts as a copy.
+
+    Elsewhere:
+        StudioGAN averages with a decay of 0.9999 per update from update 1,000 on, float buffers
+        too; compare_gan from 40,000 on, trainable weights only. StyleGAN's half-life is counted in
+        images, as here, and ramps up (500,000 in its configuration for CIFAR-10).
     """
 
     averages: ClassVar[bool] = True
