@@ -46,6 +46,19 @@ def test_a_trial_records_every_evaluation_and_keeps_only_its_generators(tiny, st
     assert record.result.best_at in (20, 40, 60)
 
 
+def test_a_conditional_trial_is_measured_and_watched_like_any_other(tiny, study):
+    tiny["base"] |= {
+        "conditioning": "projection",
+        "stabilizers": {"ema": {}, "minibatch_stddev": {}},
+    }
+    spec = first(tiny)
+    record = run_trial(spec, study.trial(spec.trial_id))
+    assert record.result.status is TrialStatus.COMPLETED
+    found = {p.name: p.value for p in record.points}
+    assert 0 <= found["heldout_discriminator_auc"] <= 1
+    assert math.isfinite(found[spec.measure.primary])
+
+
 def test_a_trial_killed_at_any_evaluation_goes_on_bit_for_bit(tiny, study):
     spec = first(tiny)
     undisturbed = run_trial(spec, study.trial("undisturbed"))

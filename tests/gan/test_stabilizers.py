@@ -448,6 +448,17 @@ def test_historical_averaging_pulls_to_the_mean_of_the_past():
     assert network.weight.grad.item() == pytest.approx(2 * 2 * 3)
 
 
+def test_extragradient_remembers_where_the_weights_were_and_not_where_it_looked():
+    t = trainer(optimizer="extragradient_sgd", stabilizers={"historical_averaging": {}})
+    start = [p.detach().clone() for p in t.state.generator.parameters()]
+    t.advance(1)
+    memory = t.state.memories["historical_averaging"]
+    assert memory["generator.values"] == 2
+    now = dict(t.state.generator.named_parameters())
+    for before, (name, value) in zip(start, now.items(), strict=True):
+        torch.testing.assert_close(memory[f"generator.{name}"], (before + value.detach()) / 2)
+
+
 def test_a_frozen_discriminator_does_not_move_and_is_counted_on():
     t = trainer(stabilizers={"discriminator_freezing": {"threshold": 0.0}})
     before = [p.clone() for p in t.state.discriminator.parameters()]

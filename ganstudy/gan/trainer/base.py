@@ -169,6 +169,8 @@ class NetworkTrainer(ABC):
         self._optimizer(role).step()
         for regularizer in due:
             regularizer.after_step(network, role)
+        if self.config.generator_optimizer.extrapolates and self._first_look:
+            return  # where extragradient looks first is no place where the weights have been
         for stabilizer in self.config.stabilizers:
             stabilizer.after_step(network, role, self.state.memories[stabilizer.name])
 
