@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganstudy.gan.config import TrainConfig
-from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, auc, build_trainer
+from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
 from ganstudy.measure.features import write_torch
 from ganstudy.measure.protocol import MeasureConfig, evaluator
@@ -265,8 +265,8 @@ class TrialRun:
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
             labels = self.trainer.draw_labels(len(images), self.evaluator.noise())
-            real = self.trainer.logits(self.evaluator.real_floats, self._real_labels())
-            values[HELD_OUT_AUC] = auc(real, self.trainer.logits(images, labels)).item()
+            real, of_real = self.evaluator.real_floats, self._real_labels()
+            values[HELD_OUT_AUC] = self.trainer.held_out_auc(real, of_real, images, labels)
         return values
 
     def _real_labels(self) -> Tensor | None:

@@ -101,6 +101,12 @@ class Conditional(Conditioning):
     def check(self, config: TrainConfig) -> None:
         if config.dataset.classes is None:
             raise ValueError(f"{config.dataset.name} has no labels: use unconditional")
+        for split in ("select", "report"):
+            labels = config.dataset.labels(split)
+            if labels is None or int(labels.max()) >= config.dataset.classes:
+                raise ValueError(
+                    f"{config.dataset.name} has labels in {split} that its training images lack"
+                )
         if not isinstance(config.loss, Loss) or config.loss.reconstruction_power:
             raise ValueError(
                 f"{config.loss.name} judges without labels: use unconditional, or another loss"
@@ -207,13 +213,11 @@ class AuxiliaryClassifier(nn.Module):
 class AuxiliaryClassifierConditioning(Conditional):
     """AC-GAN: the discriminator also classifies; either network gains by what is told rightly.
 
-    weight * cross-entropy of the classes, mean over reals and fakes, is added to the
-    discriminator's loss, and that of the fakes to the generator's. The logit itself does not
-    depend on the label.
+    weight * cross-entropy of the classes is added to the discriminator's loss for reals and for
+    fakes, and to the generator's for its fakes. The logit itself does not depend on the label.
 
     Elsewhere:
-        The paper adds both sides up (weight 2 here); StudioGAN classifies real images only in the
-        discriminator's loss.
+        The same in the paper; StudioGAN classifies real images only in the discriminator's loss.
     """
 
     weight: Weight = 1.0
@@ -235,7 +239,7 @@ class AuxiliaryClassifierConditioning(Conditional):
         for logits in class_logits:
             judged = logits.float().reshape(len(logits), logits.shape[1], -1)
             losses.append(cross_entropy(judged, labels[:, None].expand(-1, judged.shape[2])))
-        return self.weight * torch.stack(losses).mean()
+        return self.weight * torch.stack(losses).sum()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -431,16 +432,23 @@ def _given(real_logits: Tensor | None) -> Tensor:
     return real_logits
 
 
-def logit_slope(loss: Loss, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def logit_slope(
+    loss: Callable[[Tensor, Tensor | None], Tensor],
+    fake_logits: Tensor,
+    real_logits: Tensor | None = None,
+) -> Tensor | None:
     """Return mean |dL_G / df| per sample: how much the loss lets the generator learn.
 
+    None where the generator's loss does not look at the logits, but at features alone.
     The mean over the batch that every loss takes is undone, so that 1 is the slope of the
     Wasserstein loss at any batch size. Adam hides a vanishing slope from gradient norms.
     """
     logits = fake_logits.detach().requires_grad_()
     with torch.enable_grad():
-        (slope,) = torch.autograd.grad(loss.generator(logits, real_logits), logits)
-    return slope.abs().sum()
+        (slope,) = torch.autograd.grad(
+            loss(logits, real_logits), logits, retain_graph=True, allow_unused=True
+        )
+    return None if slope is None else slope.abs().sum()
 
 
 def auc(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

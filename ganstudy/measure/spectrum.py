@@ -120,10 +120,14 @@ class Checkerboard(Metric):
     reads: ClassVar[Reads] = "images"
     direction = "minimize"
     identity_value = 1.0
-    short = "checkerboard"
 
     period: Annotated[int, Field(ge=2)] = 2
     """Pixels after which the pattern repeats; 4 holds the patterns of period 2 too."""
+
+    @property
+    def short(self) -> str:  # type: ignore[override]
+        """How the stored name begins; another period than 2 is part of it."""
+        return "checkerboard" if self.period == 2 else f"checkerboard_p{self.period}"
 
     def check(self, dataset: Dataset) -> None:
         check_sides(*dataset.image_shape[1:], self.period)

@@ -176,7 +176,7 @@ def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
 def _notes(config: TrainConfig) -> Iterator[str]:
     _, discriminator = networks(config)
     batch_norms = nn.modules.batchnorm._BatchNorm
-    comparing = [s.name for s in config.stabilizers if s.name.startswith("minibatch")]
+    comparing = [s.name for s in config.stabilizers if s.compares_batch]
     for name, regularizer in itertools.product(comparing, config.regularizers):
         if regularizer.differentiates_input:
             yield (

@@ -90,12 +90,12 @@ def test_the_embedding_reaches_the_discriminator_as_a_plane():
     torch.testing.assert_close(discriminator(images, labels), expected)
 
 
-def test_the_auxiliary_classifiers_loss_is_the_mean_cross_entropy_of_reals_and_fakes():
+def test_the_auxiliary_classifiers_loss_is_the_cross_entropy_of_every_pass():
     classifier = CONDITIONINGS.build("auxiliary_classifier", weight=3.0)
     labels, logits = torch.tensor([1, 0, 2]), torch.randn(2, 3, 4)
     parts = [cross_entropy(part, labels) for part in logits]
     value = classifier.class_loss(list(logits), labels)
-    torch.testing.assert_close(value, 3 * (parts[0] + parts[1]) / 2)
+    torch.testing.assert_close(value, 3 * (parts[0] + parts[1]))
     # Judged in several places, every place is to know the class.
     places = torch.randn(3, 4, 5)
     expected = torch.stack([cross_entropy(places[:, :, p], labels) for p in range(5)]).mean()
@@ -165,6 +165,28 @@ def test_what_has_no_place_for_labels_is_refused(settings, reason):
         TrainConfig.from_dict(SMALL | {"conditioning": "projection"} | settings)
     assert error.value.path == "conditioning"
     assert reason in error.value.rule
+
+
+def test_each_of_several_classifiers_learns_as_one_alone_would():
+    t = trainer(
+        conditioning="auxiliary_classifier",
+        stabilizers={"several_discriminators": {"count": 2}},
+        architecture={"name": "mlp", "width": 8, "latent_dim": 4},
+    )
+    real, latents = t._next_real(), t._latents()
+    t._discriminator_loss(t._play(real, latents)).backward()
+    fake = t.state.generator(latents, t._labels).detach()
+    for member in t.state.discriminator.members:
+        found = [p.grad.clone() for p in member.parameters()]
+        member.zero_grad()
+        total = 0.0
+        with inputs_of(member, ClassLogits) as classes:
+            logits = member(real, t._labels), member(fake, t._labels)
+        total = LOSSES.build("non_saturating").discriminator(*logits)
+        total = total + sum(cross_entropy(c, t._labels) for c in classes)
+        total.backward()
+        for one, other in zip(found, member.parameters(), strict=True):
+            torch.testing.assert_close(one, other.grad, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.slow

@@ -201,8 +201,10 @@ def test_boundary_equilibrium_moves_k_by_the_imbalance_of_energies(variant, expe
 
 def test_slope_tells_saturation_apart_from_adam_friendly_losses():
     sure = torch.full((8, 1), -30.0)  # the discriminator is certain that these are fake
-    assert logit_slope(LOSSES.build("minimax"), sure).item() == pytest.approx(
+    assert logit_slope(LOSSES.build("minimax").generator, sure).item() == pytest.approx(
         math.exp(-30), rel=1e-3
     )
-    assert logit_slope(LOSSES.build("non_saturating"), sure).item() == pytest.approx(1, rel=1e-6)
-    assert logit_slope(LOSSES.build("wasserstein"), sure).item() == 1
+    assert logit_slope(LOSSES.build("non_saturating").generator, sure).item() == pytest.approx(
+        1, rel=1e-6
+    )
+    assert logit_slope(LOSSES.build("wasserstein").generator, sure).item() == 1

@@ -99,7 +99,7 @@ def refused(loss: str, stabilizer: str) -> bool:
     """Whether `stabilizer` has no meaning for `loss`."""
     if loss == "vae":
         return stabilizer != "ema"
-    if stabilizer.startswith("minibatch"):
+    if stabilizer.startswith("minibatch") or stabilizer == "feature_matching":
         return LOSSES.get(loss).reconstruction_power > 0
     needs = {"label_smoothing", "adaptive_augment"}
     return stabilizer in needs and LOSSES.build(loss).boundary is None
@@ -114,7 +114,8 @@ def test_every_stabiliser_trains_with_every_kind_of_network(architecture):
 
 
 def test_all_stabilisers_together_train_and_resume():
-    every = {name: {} for name in STABILIZERS.names()} | {"ema": {"halflife_images": 100.0}}
+    every: dict = {name: {} for name in STABILIZERS.names()}
+    every |= {"ema": {"halflife_images": 100.0}, "feature_matching": {"alone": False}}
     settings = {"stabilizers": every, "regularizers": {"r1": {}, "weight_clip": {}}}
     straight = trainer(**settings)
     signals = straight.advance(3)
@@ -168,6 +169,18 @@ def test_every_regulariser_goes_with_packs_and_several_discriminators(regularize
             "compile",
         ),
         ({"stabilizers": {"diff_augment": {}}, "dataset": "ring"}, "diff_augment", "oint"),
+        ({"stabilizers": {"packing": {"images": 16}}}, "packing", "less than two packs"),
+        ({"stabilizers": {"feature_matching": {}, "top_k": {}}}, "feature_matching", "top_k"),
+        (
+            {"stabilizers": {"experience_replay": {}}, "optimizer": "extragradient_adam"},
+            "experience_replay",
+            "looks twice",
+        ),
+        (
+            {"stabilizers": {"minibatch_stddev": {}}, "architecture": {"name": "patch"}},
+            "minibatch_stddev",
+            "judges patches",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -239,12 +252,39 @@ def test_the_replay_buffer_fills_and_then_gives_old_fakes_back():
     assert (memory["images"] > 0).all()
 
 
-def test_a_second_look_stores_nothing():
-    replay = STABILIZERS.build("experience_replay")
-    memory = replay.memory(TrainConfig.from_dict(SMALL), {})
-    rng = torch.Generator().manual_seed(0)
-    replay.presented(torch.ones(16, 1, 8, 8), Turn(0.0, memory, rng, first=False))
-    assert int(memory["held"]) == 0
+def test_labels_are_flipped_before_they_are_smoothed():
+    """Whatever is called real has the smoothed target, in any order of writing."""
+    both = {"label_smoothing": {"amount": 0.4}, "label_flipping": {"probability": 0.3}}
+    t = trainer(stabilizers=both)
+    real, fake = (torch.randn(50_000, 1).requires_grad_() for _ in range(2))
+    t._discriminator_play()(real, fake).backward()
+    coins = torch.Generator()
+    coins.set_state(trainer(stabilizers=both).state.streams["stabilizers"].get_state())
+    wrong = (torch.rand(50_000, 1, generator=coins) < 0.3).double()
+    for logits, called_real in ((real, 1 - wrong), (fake, wrong)):
+        expected = (logits.detach().sigmoid() - 0.6 * called_real) / 50_000
+        torch.testing.assert_close(logits.grad.double(), expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "energy_based"])
+@pytest.mark.parametrize("architecture", ["mlp", "infogan", "resnet"])
+def test_energies_go_with_every_stabiliser_that_is_not_refused(architecture, loss):
+    settings = {"architecture": {"name": architecture, "width": 4, "latent_dim": 4}, "loss": loss}
+    for name in STABILIZERS.names():
+        if not refused(loss, name):
+            signals = trainer(**settings, stabilizers={name: {}}).advance(2)
+            assert all(math.isfinite(value) for value in signals.values()), name
+
+
+@pytest.mark.parametrize("name", ["instance_noise", "label_flipping", "diff_augment"])
+def test_both_looks_of_extragradient_draw_the_same(name):
+    t = trainer(optimizer="extragradient_sgd", stabilizers={name: {}})
+    seen, rng = [], t.state.streams["stabilizers"]
+    play = t._move_together
+    t._move_together = lambda *a, **k: (play(*a, **k), seen.append(rng.get_state()))[0]
+    t.advance(1)
+    assert len(seen) == 2
+    assert torch.equal(*seen)
 
 
 def test_minibatch_discrimination_is_the_sum_of_the_paper():
@@ -409,6 +449,37 @@ def test_looking_ahead_makes_the_steps_that_the_optimiser_would_make(optimizer):
     for _ in range(5):
         t._step("discriminator", loss(state.discriminator(real), state.discriminator(fake)))
     torch.testing.assert_close(ahead, state.discriminator(fake).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_looking_ahead_counts_the_steps_of_every_weight():
+    """A growing network's later stages have made fewer steps than its first."""
+    early, late = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([early, late], lr=0.1, betas=(0.5, 0.999))
+    for step in range(5):
+        early.grad, late.grad = torch.ones(1), torch.ones(1) if step > 2 else None
+        optimizer.step()
+    stepper = LookAhead(optimizer, [early, late])
+    ahead = stepper.step([early, late], [torch.full((1,), 2.0)] * 2)
+    early.grad, late.grad = torch.full((1,), 2.0), torch.full((1,), 2.0)
+    optimizer.step()
+    for found, real in zip(ahead, (early, late), strict=True):
+        torch.testing.assert_close(found.detach(), real.detach())
+
+
+def test_a_slope_that_no_gradient_passes_is_no_signal():
+    assert "generator_logit_slope" not in trainer(stabilizers={"feature_matching": {}}).advance(1)
+    beside = trainer(stabilizers={"feature_matching": {"alone": False}}).advance(1)
+    assert beside["generator_logit_slope"] > 0
+
+
+@pytest.mark.parametrize("stabilizers", [{"packing": {}}, {"minibatch_discrimination": {}}])
+def test_judging_leaves_an_incomplete_batch_out_where_there_is_a_whole_one(stabilizers):
+    t = trainer(stabilizers=stabilizers, architecture={"name": "mlp", "width": 8})
+    images = t.sample(33, torch.Generator().manual_seed(0))
+    rows = 16 if "packing" in stabilizers else 32
+    assert t.logits(images).shape == (rows, 1)
+    assert torch.equal(t.logits(images), t.logits(images[:32]))
+    assert len(t.logits(images[:6])) == (3 if "packing" in stabilizers else 6)
 
 
 def test_the_unrolled_steps_are_differentiated_through():

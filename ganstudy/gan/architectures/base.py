@@ -44,6 +44,8 @@ out_features), with `out_features` as attribute, or None."""
 class Architecture(Component, ABC):
     """A pair of networks for one image shape."""
 
+    judges_whole_images: ClassVar[bool] = True
+    """Whether the discriminator's last layer reads the features of whole images."""
     grows: ClassVar[bool] = False
     """Whether the networks change with the progress of the run (`grow`)."""
 
@@ -76,6 +78,10 @@ class Architecture(Component, ABC):
             outputs: 1 for logits (batch, 1); more for an encoder, (batch, outputs).
             across: Layers before the last one that see the features of the whole batch.
         """
+
+    def real_at(self, images: Tensor, progress: float) -> Tensor:
+        """Return real images as the discriminator sees them at `progress`."""
+        return images
 
     def grow(self, network: nn.Module, progress: float) -> None:
         """Bring `network`, or what wraps it, to `progress`, the share of the budget in [0, 1]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from ganstudy.gan.architectures.base import ARCHITECTURES, Across, Count, Head, ImageShape, Maps
@@ -27,6 +29,8 @@ class Patch(DCGAN):
     Elsewhere:
         pix2pix conditions on an input image, and feeds its generator no latent but dropout.
     """
+
+    judges_whole_images: ClassVar[bool] = False
 
     halvings: Count = 2
     """Convolutions of stride 2 in the discriminator; one more about doubles a patch's side."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -176,26 +176,39 @@ class Progressive(Architecture):
     learning rate; any other way of drawing them goes without.
 
     Both networks always take whole images: at a smaller side the generator repeats pixels and the
-    discriminator averages them, which is the game at that side. Freshly built ones are grown up.
+    discriminator averages them, which is the game at that side. While a side fades in, real images
+    do too. Freshly built networks are grown up.
 
-    Departures: images end in tanh where the paper's are linear; real images do not fade from side
-    to side, since the discriminator cannot tell them from generated ones, which have faded
-    already; batch size, learning rate and the optimiser's moments stay as they are when a stage
-    begins; minibatch standard deviation is a stabiliser of its own. Penalties on weights reach
-    stages that do not take part yet. Auto-encoders, which energy-based losses need, do not grow:
-    their errors are those of whole images.
+    Departures: images end in tanh where the paper's are linear; batch size, learning rate and the
+    optimiser's moments stay as they are when a stage begins; minibatch standard deviation is a
+    stabiliser of its own. Penalties on weights reach stages that do not take part yet.
+    Auto-encoders, which energy-based losses need, do not grow: their errors
+    are those of whole images.
     """
-
-    grows: ClassVar[bool] = True
 
     width: Width = 32
     """Channels next to the image; they double at each halving, up to eightfold."""
     discriminator_width: Width | None = None
     """Channels of the discriminator next to the image; `width` unless given."""
-    growth: Annotated[float, Field(ge=0, le=1)] = 0.6
+    growth: Annotated[float, Field(ge=0, lt=1)] = 0.6
     """Share of the budget in which the networks grow; 0 trains at full size from the start."""
     spectral_norm: bool = False
     """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
+
+    @property
+    def grows(self) -> bool:  # type: ignore[override]
+        """Whether there is a time in which the networks grow."""
+        return self.growth > 0
+
+    def real_at(self, images: Tensor, progress: float) -> Tensor:
+        _, doublings = base_and_doublings(self.name, (1, *images.shape[2:]))
+        phase = phase_at(progress, self.growth, doublings)
+        stage, alpha = int(phase), phase % 1.0
+        if alpha == 0:
+            return images  # the discriminator averages them to its side by itself
+        coarse, fine = 1 << (doublings - stage), 1 << (doublings - stage - 1)
+        smooth = avg_pool2d(images, fine)
+        return repeated(torch.lerp(repeated(avg_pool2d(images, coarse), 2), smooth, alpha), fine)
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
         base, widths = self._base_and_widths(image_shape, self.width)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ganstudy.gan.losses import Loss, Memory
+from ganstudy.gan.losses import Memory
 from ganstudy.gan.stabilizers.augmentation import SHIFT, of_images, refuse_points, taken
 from ganstudy.gan.stabilizers.base import STABILIZERS, Role, Share, Stabilizer, Turn
 from ganstudy.gan.stabilizers.presented import needs_boundary
@@ -70,6 +70,8 @@ class AdaptiveAugment(Stabilizer):
             raise ValueError(f"start {self.start:g} lies above max_p {self.max_p:g}: lower it")
 
     def check(self, config: TrainConfig) -> None:
+        if self.max_p == 0:
+            return
         refuse_points(config)
         needs_boundary(config, "has no logit by which to tell whether the discriminator overfits")
         _, height, width = config.dataset.image_shape
@@ -86,10 +88,10 @@ class AdaptiveAugment(Stabilizer):
         self, memory: Memory, real_logits: Tensor, fake_logits: Tensor, config: TrainConfig
     ) -> None:
         p, sign_sum, count = memory["p"], memory["sign_sum"], memory["count"]
-        loss = config.loss
-        assert isinstance(loss, Loss)
-        assert loss.boundary is not None  # `check` has seen to it
-        sign_sum += (real_logits - loss.boundary).sign().mean().to(sign_sum)
+        boundary = config.loss.boundary
+        if boundary is None:  # off, or `check` would have refused the loss
+            return
+        sign_sum += (real_logits - boundary).sign().mean().to(sign_sum)
         count += 1
         if count < self.interval:
             return

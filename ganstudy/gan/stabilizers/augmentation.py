@@ -26,14 +26,14 @@ class DiffAugment(Stabilizer):
     Both networks train through it, so that the generator is not taught the augmentations. In
     this order, each image with draws of its own: brightness + U(-0.5, 0.5), saturation x U(0, 2)
     around the mean of a pixel's channels (nothing on one channel), contrast x U(0.5, 1.5) around
-    the image's mean; a move by whole pixels, up to an eighth of either side, rounded down; a
+    the image's mean; a move by whole pixels, up to an eighth of either side, rounded to nearest; a
     rectangle of half of either side, centred anywhere in the image, is cut out. What moves in and
     what is cut out is 0, which is mid-grey in [-1, 1] and not the black around a digit. Colours
     may leave [-1, 1].
 
     Elsewhere:
-        The same in the authors' code and in StudioGAN, which round the eighth to the nearest
-        pixel in some versions (28 pixels: 4 instead of 3).
+        The same in the authors' code and in StudioGAN. zCR (latent_consistency) compares images
+        that are not augmented.
     """
 
     color: bool = True
@@ -44,7 +44,8 @@ class DiffAugment(Stabilizer):
     """Whether a part of each image, of half its height and width, is set to 0."""
 
     def check(self, config: TrainConfig) -> None:
-        refuse_points(config)
+        if self.color or self.translation or self.cutout:
+            refuse_points(config)
 
     def discriminator_input(self, images: Tensor, turn: Turn) -> Tensor:
         rng, (batch, _, height, width) = turn.rng, images.shape
@@ -52,7 +53,8 @@ class DiffAugment(Stabilizer):
             brightness, saturation, contrast = torch.rand(3, batch, generator=rng)
             images = recolored(images, brightness - 0.5, 2 * saturation, contrast + 0.5)
         if self.translation:
-            down, right = (_whole(-(n // SHIFT), n // SHIFT, batch, rng) for n in (height, width))
+            most = [(n + SHIFT // 2) // SHIFT for n in (height, width)]
+            down, right = (_whole(-n, n, batch, rng) for n in most)
             images = translated(images, down, right)
         if self.cutout:
             # An odd length has its middle on one of n pixels, an even one on one of n + 1 edges.

@@ -33,7 +33,7 @@ Network = Callable[..., Tensor]
 
 
 class Features(NamedTuple):
-    """What each head of the discriminator read, (batch, features), of one batch of either side."""
+    """What each head of the discriminator was given of one batch of either side."""
 
     fake: list[Tensor]
     real: list[Tensor]
@@ -43,13 +43,11 @@ class Turn(NamedTuple):
     """Where the run stands at the update at hand."""
 
     progress: float
-    """Share of the budget that has been trained, in [0, 1)."""
+    """Share of the budget that has been trained, in [0, 1]."""
     memory: Memory
     """What this stabiliser remembers."""
     rng: torch.Generator
     """CPU generator of the stream "stabilizers"; the only source of randomness."""
-    first: bool = True
-    """False at an update's second look (extragradient), which nothing remembers."""
     features: Features | None = None
     """For the generator's loss, where `reads_features`."""
 
@@ -59,6 +57,11 @@ class Stabilizer(Component):
 
     averages: ClassVar[bool] = False
     """Whether all it does is to average the generator, which needs no discriminator."""
+
+    @property
+    def compares_batch(self) -> bool:
+        """Whether a logit depends on the other images of its batch."""
+        return False
 
     def check(self, config: TrainConfig) -> None:
         """Raise ValueError where it cannot work with the rest of `config`."""

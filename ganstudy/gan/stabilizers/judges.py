@@ -56,8 +56,8 @@ class MinibatchDiscrimination(Stabilizer):
     every kernel b, M_i = f(x_i) T. Reals and fakes are compared among themselves.
 
     Elsewhere:
-        torchgan draws T from N(0, 1) and is otherwise the same; the authors' code subtracts
-        nothing for the image itself.
+        torchgan draws T from N(0, 1) and is otherwise the same; the authors' code has a bias per
+        kernel and a first scale that depends on the data.
     """
 
     kernels: Annotated[int, Field(ge=0)] = 16
@@ -65,9 +65,13 @@ class MinibatchDiscrimination(Stabilizer):
     kernel_dim: Annotated[int, Field(ge=1)] = 8
     """Numbers that each of them compares (C in the paper)."""
 
+    @property
+    def compares_batch(self) -> bool:
+        return self.kernels > 0
+
     def check(self, config: TrainConfig) -> None:
-        if self.kernels:
-            _needs_head(config)
+        if self.compares_batch:
+            needs_head(config)
 
     def across(self, features: int) -> nn.Module | None:
         if self.kernels == 0:
@@ -89,7 +93,9 @@ class SpreadInGroup(nn.Module):
         count = max(1, len(features) // self.group)
         whole = len(features) // count * count
         groups = features[:whole].view(-1, count, features.shape[1])
-        spread = (groups.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=1, keepdim=True)
+        # By hand: Tensor.var over the first dimension is several times slower on a CPU.
+        variance = (groups - groups.mean(dim=0)).square().mean(dim=0)
+        spread = (variance + 1e-8).sqrt().mean(dim=1, keepdim=True)
         label = torch.arange(len(features), device=features.device) % count
         return torch.cat([features, spread[label]], dim=1)
 
@@ -100,8 +106,9 @@ class MinibatchStddev(Stabilizer):
     """The discriminator sees how much the features of a group of images spread.
 
     The standard deviation of each feature over the group, averaged over features, is one number,
-    appended before the last layer. The paper appends it as a map to the last feature map; a layer
-    that is fully connected to that map can read the same from one number.
+    appended before the last layer. The paper appends it as a map to the last feature map, before
+    one more convolution and a fully connected layer, which can weigh features by it; here it moves
+    the logit by itself only.
 
     Elsewhere:
         Groups of 4 in StyleGAN, where they depend on the order of the batch, as here; StudioGAN's
@@ -111,9 +118,13 @@ class MinibatchStddev(Stabilizer):
     group: Annotated[int, Field(ge=1)] = 4
     """Images of a group; 1 is off."""
 
+    @property
+    def compares_batch(self) -> bool:
+        return self.group > 1
+
     def check(self, config: TrainConfig) -> None:
-        if self.group > 1:
-            _needs_head(config)
+        if self.compares_batch:
+            needs_head(config)
 
     def across(self, features: int) -> nn.Module | None:
         return None if self.group == 1 else SpreadInGroup(features, self.group)
@@ -156,9 +167,13 @@ class Packing(Stabilizer):
     """Images of a pack (m in the paper); 1 is off."""
 
     def check(self, config: TrainConfig) -> None:
-        if config.batch_size % self.images:
+        if self.images > 1 and config.batch_size % self.images:
             raise ValueError(
                 f"batch_size {config.batch_size} is not a multiple of {self.images} images a pack"
+            )
+        if self.images > 1 and config.batch_size < 2 * self.images:
+            raise ValueError(
+                f"batch_size {config.batch_size} is less than two packs of {self.images} images"
             )
         if self.images > 1 and config.conditioning.uses_labels:
             raise ValueError("a pack of several labels has no label: use it without conditioning")
@@ -191,10 +206,12 @@ class SeveralDiscriminatorsGame(Stabilizer):
     Its loss is the mean of its losses against them under the weights softmax(lambda loss): at
     lambda 0 all weigh the same, the larger it is the more the harshest one counts. The
     discriminators differ in their first weights only, and see the same batches; their losses are
-    added up. No gradient flows through the weights.
+    added up, their mean is the signal. No gradient flows through the weights. lecam reads the mean
+    of all members' logits.
 
     Elsewhere:
-        The paper also learns lambda (GMAN*) and trains each member on a batch of its own.
+        The paper weighs by the whole value of the minimax game, its part on real images included;
+        it also learns lambda (GMAN*) and trains each member on a batch of its own.
     """
 
     count: Annotated[int, Field(ge=1)] = 3
@@ -240,7 +257,13 @@ def members(discriminator: nn.Module) -> list[nn.Module]:
     return [discriminator]
 
 
-def _needs_head(config: TrainConfig) -> None:
+def needs_head(config: TrainConfig) -> None:
+    """Raise ValueError where no last layer reads the features of whole images."""
+    if not config.architecture.judges_whole_images:
+        raise ValueError(
+            f"{config.architecture.name} judges patches: no layer reads the features of a whole "
+            f"image; use another architecture, or null removes it"
+        )
     if isinstance(config.loss, Loss) and config.loss.reconstruction_power:
         raise ValueError(
             f"{config.loss.name} judges by reconstruction: there is no last layer to inform; "

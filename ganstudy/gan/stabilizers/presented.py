@@ -69,7 +69,8 @@ class LabelSmoothing(Stabilizer):
     """How far the target of real images lies below 1; 0 is off."""
 
     def check(self, config: TrainConfig) -> None:
-        needs_boundary(config, "has no target to smooth")
+        if self.amount:
+            needs_boundary(config, "has no target to smooth")
 
     def discriminator_loss(self, play: DiscriminatorLoss, turn: Turn) -> DiscriminatorLoss:
         if self.amount == 0:
@@ -136,8 +137,13 @@ class ExperienceReplay(Stabilizer):
     """Images that the buffer holds."""
 
     def check(self, config: TrainConfig) -> None:
-        if config.conditioning.uses_labels:
+        if self.share and config.conditioning.uses_labels:
             raise ValueError("the buffer keeps no labels: use it without conditioning")
+        if self.share and config.generator_optimizer.extrapolates:
+            raise ValueError(
+                "extragradient looks twice at one update's fakes, which a buffer would change in "
+                "between: use another optimiser"
+            )
 
     def memory(self, config: TrainConfig, networks: Mapping[Role, nn.Module]) -> Memory:
         if self.share == 0:
@@ -153,8 +159,7 @@ class ExperienceReplay(Stabilizer):
         kept, newest = fake[: len(fake) - count], fake[len(fake) - count :]
         picked = torch.randint(max(held, 1), (count,), generator=turn.rng)
         shown = torch.cat([kept, buffer[picked].to(fake)]) if held else fake
-        if turn.first:
-            self._store(newest, turn)
+        self._store(newest, turn)
         return shown
 
     def _store(self, newest: Tensor, turn: Turn) -> None:

@@ -192,7 +192,7 @@ class NetworkTrainer(ABC):
     def _turn(self, stabilizer: Stabilizer, features: Features | None = None) -> Turn:
         state = self.state
         memory, rng = state.memories[stabilizer.name], state.streams["stabilizers"]
-        return Turn(self._progress, memory, rng, self._first_look, features)
+        return Turn(self._progress, memory, rng, features)
 
     def _grow(self) -> None:
         if self.config.architecture.grows:
@@ -225,7 +225,8 @@ class NetworkTrainer(ABC):
 
     def _next_real(self) -> Tensor:
         layout = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-        real = self.state.batches.next().to(self.device)
+        batch = self.config.architecture.real_at(self.state.batches.next(), self._progress)
+        real = batch.to(self.device)
         if self.config.conditioning.uses_labels:
             self._labels = self._train_labels()[self.state.batches.latest].to(self.device)
         return real.contiguous(memory_format=layout[self.config.memory_format])

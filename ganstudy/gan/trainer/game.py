@@ -17,6 +17,7 @@ from ganstudy.gan.losses import Loss, auc, logit_slope
 from ganstudy.gan.regularizers import input_gradient_norm
 from ganstudy.gan.regularizers.base import Role
 from ganstudy.gan.stabilizers import Features
+from ganstudy.gan.stabilizers.base import GeneratorLoss
 from ganstudy.gan.stabilizers.judges import members
 from ganstudy.gan.trainer.base import ROLES, NetworkTrainer, given_labels
 
@@ -71,19 +72,32 @@ class GanTrainer(NetworkTrainer):
         """Return the discriminator's logits in eval mode, (count, judgements), on the CPU.
 
         Eval mode, since a network with spectral norm changes by being looked at in train mode.
-        Batches are those of training, since a discriminator may compare the images of a batch.
+        Batches are those of training, since a discriminator may compare the images of a batch;
+        an incomplete last one is left out where there is a whole one.
 
         Args:
             images: (count, channels, height, width) in [-1, 1].
             labels: (count,), where the game is conditional.
         """
         network, size = self.state.discriminator.eval(), self.config.batch_size
-        logits = []
-        for start in range(0, len(images), size):
-            part = slice(start, start + size)
+        logits, count = [], len(images) // size * size or len(images)
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
             given = None if labels is None else labels[part].to(self.device)
             logits.append(given_labels(network, given)(images[part].to(self.device)).cpu())
         return torch.cat(logits)
+
+    def held_out_auc(
+        self, real: Tensor, real_labels: Tensor | None, generated: Tensor, labels: Tensor | None
+    ) -> float:
+        """Return how well the discriminator tells held-out real images from generated ones.
+
+        Both (count, channels, height, width) in [-1, 1], with labels (count,) where the game is
+        conditional. Real images look as they do in training.
+        """
+        config = self.config
+        real = config.architecture.real_at(real, self._progress)
+        return auc(self.logits(real, real_labels), self.logits(generated, labels)).item()
 
     def _update(self, end: int) -> None:
         state, config = self.state, self.config
@@ -196,7 +210,7 @@ class GanTrainer(NetworkTrainer):
         for name, penalty, interval in self._discriminator_penalties(played):
             self._note(f"penalty/{name}", penalty)
             total = total + interval * penalty
-        self._note("discriminator_loss", game)
+        self._note("discriminator_loss", game / len(members(self.state.discriminator)))
         self._note("real_logits_mean", real_logits.mean())
         self._note("fake_logits_mean", fake_logits.mean())
         if read:
@@ -207,7 +221,8 @@ class GanTrainer(NetworkTrainer):
         """Return the discriminator's loss of logits, as the stabilisers leave it."""
         play: Callable[[Tensor, Tensor], Tensor]
         play = partial(self.loss.discriminator_with, self.state.memories["loss"])
-        for stabilizer in self.config.stabilizers:
+        # The first name is outermost: labels are flipped before they are smoothed.
+        for stabilizer in reversed(self.config.stabilizers):
             play = stabilizer.discriminator_loss(play, self._turn(stabilizer))
         return play
 
@@ -257,20 +272,21 @@ class GanTrainer(NetworkTrainer):
         # The discriminator's own gradients are not needed here: it only passes them through.
         self.state.discriminator.requires_grad_(False)
         judged = self._judged(opponent, fake, real)
-        play: Callable[[Tensor, Tensor | None], Tensor] = self.loss.generator
-        for stabilizer in self.config.stabilizers:
+        play: GeneratorLoss = self.loss.generator
+        for stabilizer in reversed(self.config.stabilizers):
             play = stabilizer.generator_loss(play, self._turn(stabilizer, judged.features))
         total = value = play(judged.fake_logits, judged.real_logits)
         class_loss = self.config.conditioning.class_loss(judged.class_logits, self._labels)
         if class_loss is not None:
-            self._note("generator_class_loss", class_loss)
-            total = total + class_loss
+            mean = class_loss / len(members(self.state.discriminator))
+            self._note("generator_class_loss", mean)
+            total = total + mean
         for name, penalty, interval in self._generator_penalties(latents):
             self._note(f"generator_penalty/{name}", penalty)
             total = total + interval * penalty
         self._note("generator_loss", value)
         if read:
-            self._read_logits(fake.float(), judged)
+            self._read_logits(play, fake.float(), judged)
         self.state.discriminator.requires_grad_(True)
         return total
 
@@ -284,14 +300,13 @@ class GanTrainer(NetworkTrainer):
             seen = stack.enter_context(inputs_of(network, Head)) if reads_features else []
             fake_logits = opponent(fake).float()
             of_fakes, class_logits = len(seen), list(classes)
-            real_logits = None
-            if self.loss.generator_reads_real or reads_features:
-                real_logits = opponent(self._seen(real)).float()
-        if not self.loss.generator_reads_real:
-            real_logits = None
+            if not (self.loss.generator_reads_real or reads_features):
+                return Judged(fake_logits, None, class_logits, None)
+            real_logits = opponent(self._seen(real)).float()
         floats = [inputs.float() for inputs in seen]
-        features = Features(floats[:of_fakes], floats[of_fakes:]) if reads_features else None
-        return Judged(fake_logits, real_logits, class_logits, features)
+        features = Features(floats[:of_fakes], floats[of_fakes:])
+        read = real_logits if self.loss.generator_reads_real else None
+        return Judged(fake_logits, read, class_logits, features)
 
     def _opponent(self, real: Tensor, fake: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what the generator plays against: the discriminator, or what it will become."""
@@ -322,12 +337,12 @@ class GanTrainer(NetworkTrainer):
                     yield Penalty(regularizer.name, penalty, regularizer.interval)
         yield from self._weight_penalties("generator")
 
-    def _read_logits(self, fake: Tensor, judged: Judged) -> None:
+    def _read_logits(self, play: GeneratorLoss, fake: Tensor, judged: Judged) -> None:
         """Note what the generator's gradient has to pass; leaves no trace in the networks."""
         network = self.state.discriminator.eval()
-        self._note(
-            "generator_logit_slope", logit_slope(self.loss, judged.fake_logits, judged.real_logits)
-        )
+        slope = logit_slope(play, judged.fake_logits, judged.real_logits)
+        if slope is not None:
+            self._note("generator_logit_slope", slope)
         judge = given_labels(network, self._labels)
         norms = input_gradient_norm(judge, fake, differentiable=False)
         network.train()
