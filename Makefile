@@ -32,6 +32,8 @@ docs: $(VENV)/.installed
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/objectives.py
+	$(BIN)/python benchmarks/architectures.py
+	$(BIN)/python benchmarks/stabilizers.py
 	$(BIN)/python benchmarks/polygons.py
 	$(BIN)/python benchmarks/sweep_overhead.py
 

@@ -22,12 +22,11 @@ from torch.nn.functional import cross_entropy
 from ganstudy.gan.architectures import Architecture, ImageShape
 from ganstudy.gan.architectures.base import Across
 from ganstudy.gan.losses import Loss
+from ganstudy.gan.regularizers.base import Weight
 from ganstudy.registry import Component, Registry, component
 
 if TYPE_CHECKING:
     from ganstudy.gan.config import TrainConfig
-
-Weight = Annotated[float, Field(ge=0)]
 
 
 class Conditioning(Component):

@@ -15,8 +15,9 @@ from ganstudy.gan.architectures.base import EnergyDiscriminator
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.datasets import BatchSampler
 from ganstudy.gan.losses import Loss, Memory
+from ganstudy.gan.regularizers.base import Role
 from ganstudy.gan.seeding import STREAMS, seeded_init, stream
-from ganstudy.gan.stabilizers.base import Build, Role
+from ganstudy.gan.stabilizers.base import Build
 
 
 @dataclass

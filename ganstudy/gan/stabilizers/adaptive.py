@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganstudy.gan.losses import Memory
+from ganstudy.gan.regularizers.base import Role
 from ganstudy.gan.stabilizers.augmentation import SHIFT, of_images, refuse_points, taken
-from ganstudy.gan.stabilizers.base import STABILIZERS, Role, Share, Stabilizer, Turn
+from ganstudy.gan.stabilizers.base import STABILIZERS, Share, Stabilizer, Turn
 from ganstudy.gan.stabilizers.presented import needs_boundary
 from ganstudy.registry import component
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganstudy.gan.losses import Memory
-from ganstudy.gan.stabilizers.base import STABILIZERS, Role, Stabilizer
+from ganstudy.gan.regularizers.base import Role
+from ganstudy.gan.stabilizers.base import STABILIZERS, Stabilizer
 from ganstudy.registry import component
 
 if TYPE_CHECKING:

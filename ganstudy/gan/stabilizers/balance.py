@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganstudy.gan.losses import Memory, auc
-from ganstudy.gan.stabilizers.base import STABILIZERS, Role, Share, Stabilizer, Turn
+from ganstudy.gan.regularizers.base import Role
+from ganstudy.gan.stabilizers.base import STABILIZERS, Share, Stabilizer, Turn
 from ganstudy.registry import component
 
 if TYPE_CHECKING:

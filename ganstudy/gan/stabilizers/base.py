@@ -7,7 +7,7 @@ dict of tensors that the trainer saves and resumes with everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.losses import Memory
+from ganstudy.gan.regularizers.base import Role
 from ganstudy.registry import Component, Registry
 
 if TYPE_CHECKING:
     from ganstudy.gan.config import TrainConfig
 
-Role = Literal["generator", "discriminator"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Build = Callable[[ImageShape], nn.Module]
 """Image shape -> discriminator."""

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ganstudy.gan.losses import Memory
+from ganstudy.gan.regularizers.base import Role
 from ganstudy.gan.stabilizers.base import (
     STABILIZERS,
     DiscriminatorLoss,
-    Role,
     Share,
     Stabilizer,
     Turn,

@@ -108,9 +108,8 @@ class GanTrainer(NetworkTrainer):
             return
         played = self._play(real, self._latents())
         total = self._discriminator_loss(played, read=read)
-        self._backward("discriminator", total, read=read)
         if all(s.learns(self._turn(s)) for s in config.stabilizers):
-            self._apply("discriminator")
+            self._step("discriminator", total, read=read)
         self._after_discriminator_update(played)
         if state.discriminator_updates % config.n_critic == 0:
             last = state.discriminator_updates + config.n_critic > end
