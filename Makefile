@@ -19,7 +19,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" tests/sweep
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow --timeout 1200
+	$(BIN)/python -m pytest -m slow --timeout 1200 -n 2 tests/gan
+	$(BIN)/python -m pytest -m slow --timeout 1200 --ignore tests/gan
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

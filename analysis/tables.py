@@ -115,15 +115,17 @@ class Study:
         return dict(replicate.get("configs") or {})
 
     def counted(self, arm: str) -> pd.DataFrame:
-        """Return the arm's trials that its scores are of.
+        """Return the arm's trials that its scores are of, a run that was made twice once.
 
         Those at drawn configs, not at the arm's defaults; where configs are repeated, those of
         the arm's best one, which may well be its defaults.
         """
         trials = self.trials(arm)
         if self._repeated:
-            return trials[trials["config_id"] == next(iter(self._repeated[arm]))]
-        return trials[trials["config_id"] != DEFAULT_CONFIG]
+            mine = trials["config_id"] == next(iter(self._repeated[arm]))
+        else:
+            mine = trials["config_id"] != DEFAULT_CONFIG
+        return trials[mine].drop_duplicates("result_hash")
 
     def unit_scores(self, arm: str, *, keep_stopped: bool = False) -> pd.Series[float]:
         """Return one score per unit: config -> median over seeds, or seed -> score."""

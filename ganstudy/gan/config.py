@@ -273,6 +273,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             changed = "name" in new and new["name"] != old.get("name", new["name"])
             merged[key] = new if changed else old | new
         elif isinstance(value, Mapping) and (key in MANY or isinstance(merged.get(key), Mapping)):
+            for name in value if key in MANY else ():
+                at(key, MANY[key].get, name)
             merged[key] = merge(merged.get(key, {}), value)
         elif value is None:
             merged.pop(key, None)

@@ -23,10 +23,12 @@ from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
+from ganstudy.study.plan import plan
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
 from ganstudy.study.spec import Arm, StudySpec, parse_study
+from ganstudy.trial import TrialSpec
 
 ADAM, CONSTANT = OPTIMIZERS.build("adam"), SCHEDULES.build("constant")
 
@@ -160,7 +162,24 @@ def notes(spec: StudySpec) -> list[str]:
     for arm in spec.arms:
         for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
             found.setdefault(note, []).append(arm.name)
-    return [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+    said = [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+    return said if spec.design.sampler == "tpe" else [*said, *_repetitions(plan(spec))]
+
+
+def _repetitions(trials: list[TrialSpec]) -> Iterator[str]:
+    """Yield a note for each arm that makes one run several times, and for arms that are one."""
+    hashes: dict[str, list[str]] = {}
+    for trial in trials:
+        hashes.setdefault(trial.arm, []).append(trial.result_hash)
+    for arm, made in hashes.items():
+        if len(set(made)) < len(made):
+            yield (
+                f"{arm}: only {len(set(made))} of its {len(made)} trials differ, the others are "
+                f"the same run again and are counted once; give it a space, or use design.seeds"
+            )
+    for one, other in itertools.combinations(hashes, 2):
+        if set(hashes[one]) == set(hashes[other]):
+            yield f"{one}, {other}: the same settings and draws, that is one arm twice"
 
 
 def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:

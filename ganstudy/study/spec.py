@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
-from ganstudy.gan.config import SHORTHANDS, TrainConfig, at, merge
+from ganstudy.gan.config import MANY, SHORTHANDS, TrainConfig, at, merge
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig, whole
@@ -341,4 +341,9 @@ def _check_shared(arms: tuple[Arm, ...], shared: Space) -> None:
     for key, distribution in shared.items():
         if distribution is not None and not any(has_key(arm, key) for arm in arms):
             known = {path for arm in arms for path in sweepable(arm)}
+            kind, _, name = key.partition(".")
+            name = name.partition(".")[0]
+            if kind in MANY and name in MANY[kind].names():
+                rule = f"no arm has {name}: write {kind}: {{{name}: {{}}}} in base or in an arm"
+                raise StudyError(f"space.{key}", rule)
             raise StudyError(f"space.{key}", unknown("key of any arm", key, known))

@@ -83,6 +83,6 @@ def _trial(folder: StudyFolder, arm: str, config: int, value: float) -> dict:
         TrialRecord(result, points, events, files),
         {name: lambda path: path.write_bytes(png.getvalue()) for name in files.values()},
     )
-    identity = {"study": "synthetic", "arm": arm, "trial_id": trial_id, "result_hash": "x"}
+    identity = {"study": "synthetic", "arm": arm, "trial_id": trial_id, "result_hash": trial_id}
     identity |= {"config_id": f"c{config:02d}", "seed": 0}
     return identity | {"params": {"generator_optimizer.lr": 0.1 * (config + 1)}}

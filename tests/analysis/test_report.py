@@ -177,3 +177,12 @@ def test_a_trial_on_its_way_out_leaves_the_common_scale():
     assert 99 <= high < 1e6
     assert figures.common_extent([]) is None
     assert figures.common_extent([-2.0, -1.0]) == (-2, -1)
+
+
+def test_a_run_that_was_made_six_times_is_one_run(synthetic):
+    folder = synthetic({"a": [1.0] * 6, "b": [2.0] * 6})
+    study = Study.load(folder)
+    trials = study.results.trials
+    trials["result_hash"] = trials["arm"]
+    assert [len(study.unit_scores(arm)) for arm in study.arms] == [1, 1]
+    assert "no outcome could have been significant" in verdict(study)

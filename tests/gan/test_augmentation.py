@@ -139,7 +139,7 @@ def with_images(*shape: int) -> SimpleNamespace:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_points_are_refused(name):
-    with pytest.raises(ValueError, match="some_set has points, no images.*null removes it"):
+    with pytest.raises(ValueError, match="some_set has points, no images.*leave it out"):
         STABILIZERS.build(name).check(with_images(2, 1, 1))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ganstudy.registry import StudyError
-from ganstudy.study.checks import load_study
+from ganstudy.study.checks import load_study, notes
+from ganstudy.study.spec import parse_study
 from tests.conftest import ROOT
 
 
@@ -42,7 +43,7 @@ WRONG = [
     ("space/generator_optimizer.lrr", {"uniform": [1, 2]}, "space.generator_optimizer.lrr",
      "did you mean 'generator_optimizer.lr'"),
     ("space/regularizers.r1.weight", {"uniform": [1, 2]}, "space.regularizers.r1.weight",
-     "unknown key of any arm"),
+     "no arm has r1"),
     ("arms/non_saturating/space", {"regularizers.gradient_penalty.weight": {"uniform": [1, 2]}},
      "arms.non_saturating.space.regularizers.gradient_penalty.weight", "unknown key of this arm"),
     ("space/optimizer.beta1", {"uniform": [0, 1.5]}, "space.optimizer.beta1", "less than 1"),
@@ -209,3 +210,25 @@ def test_null_takes_a_key_away_that_is_not_there(tiny, write_study):
     tiny["space"]["architecture.discriminator_normalization"] = None
     tiny["arms"]["wgan_gp"]["space"] = {"n_critic": None}
     assert [len(arm.space) for arm in load_study(write_study(tiny)).arms] == [1, 1]
+
+
+def test_null_on_a_name_that_nothing_has_is_a_slip_and_told(tiny):
+    tiny["arms"]["other"] = {"stabilizers": {"pakcing": None}}
+    with pytest.raises(StudyError, match=r"^arms\.other\.stabilizers: .*did you mean 'packing'"):
+        parse_study(tiny)
+
+
+def test_a_space_for_a_stabiliser_that_no_arm_has_says_where_to_write_it(tiny):
+    tiny["space"]["stabilizers.packing.images"] = {"choice": [1, 2]}
+    with pytest.raises(StudyError, match=r"no arm has packing: write stabilizers: \{packing: "):
+        parse_study(tiny)
+
+
+def test_runs_that_repeat_each_other_are_noted(tiny):
+    tiny["space"] = {}
+    tiny["design"] = {"configs": 3}
+    tiny["arms"] = {"a": {}, "b": {"stabilizers": {}}, "c": {"loss": "hinge"}}
+    found = notes(parse_study(tiny))
+    assert [note.partition(":")[0] for note in found] == ["a", "b", "c", "a, b"]
+    assert "only 1 of its 3 trials differ" in found[0]
+    assert "one arm twice" in found[3]

@@ -216,7 +216,7 @@ class Convolutional(Architecture):
     """Additional 3x3 convolutions of stride 1 at every side that a network has a map of, in both
     networks."""
     generator_normalization: Normalization = "batch"
-    """Normalisation of the generator's feature maps."""
+    """Normalisation of the generator's feature maps; group has gcd(8, channels) groups."""
     discriminator_normalization: Normalization = "none"
     """Normalisation of the discriminator's feature maps."""
     generator_spectral_norm: bool = False
@@ -370,6 +370,8 @@ def base_and_doublings(name: str, image_shape: ImageShape) -> tuple[int, int]:
         ValueError: For an image that is not square, or of another side.
     """
     _, height, width = image_shape
+    if height == width == 1:
+        raise ValueError(f"{name} makes images, no points; use the architecture mlp")
     for base in (4, 7):
         for doublings in range(1, 10):
             if height == width == base << doublings:

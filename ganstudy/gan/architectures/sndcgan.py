@@ -40,7 +40,7 @@ class SNDCGAN(Convolutional):
         if height % 8 or width % 8:
             raise ValueError(
                 f"sndcgan makes images whose sides are multiples of 8, not {height}x{width}; "
-                f"use the architecture dcgan or infogan, or resize the data"
+                f"use the architecture infogan or mlp, or resize the data"
             )
         return [(height >> s, width >> s) for s in range(4)]
 

@@ -108,7 +108,7 @@ class Consistency(Regularizer):
 
     def check(self, image_shape: ImageShape) -> None:
         if image_shape[1:] == (1, 1):
-            raise ValueError("points cannot be flipped or shifted: null removes it")
+            raise ValueError("points cannot be flipped or shifted: leave it out")
 
     def penalty(
         self, discriminator: Network, real: Tensor, fake: Tensor, rng: torch.Generator

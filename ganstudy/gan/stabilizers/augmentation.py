@@ -66,9 +66,7 @@ class DiffAugment(Stabilizer):
 def refuse_points(config: TrainConfig) -> None:
     """Raise ValueError where the data are points and not images."""
     if config.dataset.image_shape[1:] == (1, 1):
-        raise ValueError(
-            f"{config.dataset.name} has points, no images to augment: null removes it"
-        )
+        raise ValueError(f"{config.dataset.name} has points, no images to augment: leave it out")
 
 
 def recolored(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

@@ -116,7 +116,8 @@ class MinibatchStddev(Stabilizer):
     """
 
     group: Annotated[int, Field(ge=1)] = 4
-    """Images of a group; 1 is off."""
+    """Images of a group, all of a smaller batch (or of its packs); images beyond whole groups read
+    the spread of one of them; 1 is off."""
 
     @property
     def compares_batch(self) -> bool:
@@ -262,10 +263,10 @@ def needs_head(config: TrainConfig) -> None:
     if not config.architecture.judges_whole_images:
         raise ValueError(
             f"{config.architecture.name} judges patches: no layer reads the features of a whole "
-            f"image; use another architecture, or null removes it"
+            f"image; use another architecture, or leave it out"
         )
     if isinstance(config.loss, Loss) and config.loss.reconstruction_power:
         raise ValueError(
             f"{config.loss.name} judges by reconstruction: there is no last layer to inform; "
-            f"null removes it"
+            f"leave it out"
         )
