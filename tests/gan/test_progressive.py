@@ -387,3 +387,18 @@ def test_outputs_and_widths_are_those_asked_for():
     assert [layers[0].out_channels for layers in discriminator.from_image] == [24, 12, 6, 3]
     generator = architecture.generator((1, 32, 32))
     assert [layer.in_channels for layer in generator.to_image] == [8, 4, 2, 1]
+
+
+def test_real_images_fade_in_with_the_sides_as_generated_ones_do():
+    architecture = ARCHITECTURES.build("progressive", growth=0.5)
+    images = torch.rand(2, 3, 28, 28) * 2 - 1
+    # Two fades in half of the budget: the first one runs from 1/8 to 1/4 of it.
+    half = architecture.real_at(images, 0.1875)
+    seven, fourteen = (torch.nn.functional.avg_pool2d(images, side) for side in (4, 2))
+    expected = (seven.repeat_interleave(2, 2).repeat_interleave(2, 3) + fourteen) / 2
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(half, 2), expected)
+    torch.testing.assert_close(half, expected.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    for progress in (0.0, 0.1, 0.3, 0.5, 1.0):  # a side stands alone: nothing to blend
+        assert torch.equal(architecture.real_at(images, progress), images)
+    plain = ARCHITECTURES.build("dcgan")
+    assert torch.equal(plain.real_at(images, 0.1875), images)
