@@ -94,7 +94,7 @@ def test_extragradient_is_gidels_algorithm_on_the_bilinear_game(name):
     for _ in range(4):
         ahead = w - update(np.array([w[1], -w[0]]))
         w = w - update(np.array([ahead[1], -ahead[0]]))
-    psi = trainer.state.discriminator[1].weight.item()
+    psi = trainer.state.discriminator[1][-1].weight.item()
     theta = trainer.state.generator.theta.item()
     # float32 against float64.
     assert [psi, theta] == pytest.approx(w.tolist(), rel=1e-5)

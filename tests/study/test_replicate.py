@@ -134,8 +134,13 @@ def test_notes_are_of_the_configs_that_are_repeated(source, write_study):
     spec = replicate(source, write_study, base={"architecture": plain})
     assert notes(spec) == []
     drawn = dict.fromkeys(spec.replicate.configs["wgan_gp"])
-    batch = {c: {"architecture.discriminator_normalization": "batch"} for c in drawn}
-    none = {c: {"architecture.discriminator_normalization": "none"} for c in drawn}
+    batch, none = (
+        {
+            c: {"architecture.discriminator_normalization": norm, "optimizer.beta1": i / 10}
+            for i, c in enumerate(drawn)
+        }
+        for norm in ("batch", "none")
+    )
     for values, told in ((batch, 1), (none, 0)):
         chosen = spec.replicate.model_copy(
             update={"configs": spec.replicate.configs | {"wgan_gp": values}}
