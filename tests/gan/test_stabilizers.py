@@ -126,6 +126,15 @@ def test_all_stabilisers_together_train_and_resume():
     assert torch.equal(played(straight), played(other))
 
 
+def test_what_is_off_refuses_nothing():
+    """A sweep over it contains the plain game, whatever the rest of the config is."""
+    awkward = {"loss": "wasserstein", "conditioning": "projection", "batch_size": 15}
+    off = {name: options for name, options in OFF.items() if name != "feature_matching"}
+    trainer(**awkward, stabilizers=off)
+    trainer(stabilizers={"feature_matching": {}, "top_k": {"share": 1.0}})
+    trainer(dataset="ring", architecture={"name": "mlp", "width": 8}, stabilizers=OFF)
+
+
 @pytest.mark.parametrize("regularizer", REGULARIZERS.names())
 def test_every_regulariser_goes_with_packs_and_several_discriminators(regularizer):
     both = {"packing": {}, "several_discriminators": {"count": 2}}

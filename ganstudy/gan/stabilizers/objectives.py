@@ -45,7 +45,7 @@ class FeatureMatching(Stabilizer):
             raise ValueError("reads inside the discriminator, which compile does not allow")
         if isinstance(config.loss, Loss) and config.loss.reconstruction_power:
             raise ValueError(f"{config.loss.name} judges by reconstruction, not from features")
-        if self.alone and any(s.name == "top_k" for s in config.stabilizers):
+        if self.alone and any(isinstance(s, TopK) and s.share < 1 for s in config.stabilizers):
             raise ValueError(
                 "takes the place of the loss that top_k selects for: alone: false adds it instead"
             )
