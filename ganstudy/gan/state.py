@@ -134,12 +134,12 @@ def _judge(config: TrainConfig, shape: ImageShape) -> nn.Module:
     assert isinstance(loss, Loss)
     if loss.reconstruction_power:
         return EnergyDiscriminator(architecture.auto_encoder(shape), loss.reconstruction_power)
-    across = [s.across for s in config.stabilizers]
+    across = [s.across for s in config.stabilizers if s.across is not None]
     return config.conditioning.discriminator(architecture, shape, _classes(config), across)
 
 
 def _classes(config: TrainConfig) -> int:
-    return config.dataset.classes or 0 if config.conditioning.uses_labels else 0
+    return (config.dataset.classes or 0) if config.conditioning.uses_labels else 0
 
 
 def initial_memories(

@@ -11,7 +11,7 @@ import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -145,6 +145,12 @@ class SmallCNN(FeatureNetwork):
             )
 
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
+        classifier = self.classifier(dataset, cache)
+        assert isinstance(classifier.embed, nn.Sequential)
+        return replace(classifier, embed=classifier.embed[:-1])
+
+    def classifier(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
+        """Return the whole network, images -> logits of the classes, trained first if it must."""
         images, labels = dataset.images("train"), dataset.labels("train")
         assert labels is not None  # check() has refused data without labels
         depends = content_hash(images, labels, repr(self), torch.__version__)
@@ -153,7 +159,7 @@ class SmallCNN(FeatureNetwork):
         network.load_state_dict(saved["weights"])
         network.eval()
         weights = content_hash(*saved["weights"].values())
-        return Extractor(network[:-1], weights, saved["facts"])
+        return Extractor(network, weights, saved["facts"])
 
     def _network(self, dataset: Dataset) -> nn.Sequential:
         channels, height, width = dataset.image_shape

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import xlogy
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.packaged import MNIST5k, StackedMNIST
@@ -121,14 +121,6 @@ def nearest_centre(dataset: Mixture) -> Reader:
     return Reader(read, told)
 
 
-class DigitLogits(SmallCNN):
-    """`small_cnn` with the layer that it is trained by: logits of the classes."""
-
-    def _network(self, dataset: Dataset) -> nn.Sequential:
-        # Features are all layers but the last.
-        return nn.Sequential(*super()._network(dataset), nn.Identity())
-
-
 def stacked_digits(dataset: StackedMNIST, cache: Path | None = None) -> Reader:
     """Return what reads the three digits a, b and c of an image: mode 100 a + 10 b + c.
 
@@ -136,8 +128,8 @@ def stacked_digits(dataset: StackedMNIST, cache: Path | None = None) -> Reader:
     no digit. It puts every image into a mode, as Metz et al. and PacGAN do (arXiv:1611.02163,
     arXiv:1712.04086), so all are inside.
     """
-    classifier = DigitLogits()
-    logits = classifier.extractor(MNIST5k(), cache)
+    network = SmallCNN()
+    logits = network.classifier(MNIST5k(), cache)
 
     def read(images: Tensor) -> Modes:
         height, width = images.shape[2:]
@@ -146,7 +138,7 @@ def stacked_digits(dataset: StackedMNIST, cache: Path | None = None) -> Reader:
         return Modes(nearest, np.ones(len(nearest), dtype=bool), dataset.modes)
 
     told = {
-        "features": {**classifier.to_dict(), "name": "small_cnn on mnist5k"},
+        "features": {**network.to_dict(), "name": "small_cnn on mnist5k"},
         "features_hash": logits.hash,
         "features_facts": logits.facts,
         "dimension": dataset.modes,

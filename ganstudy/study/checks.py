@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +134,24 @@ def _check_train(config: TrainConfig) -> None:
 
 def networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """Build generator and discriminator once, or raise the ValueError of what cannot be made."""
-    fixed: dict[str, Any] = {
-        "discriminator_optimizer": ADAM,
-        "generator_optimizer": ADAM,
-        "schedule": CONSTANT,
-    }
-    plain = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-    plain |= {"stabilizers": config.stabilizers, "batch_size": config.batch_size}
-    return _networks(replace(config, **fixed, **plain))
+    # Of what the networks depend on only, so that a space of learning rates builds them once.
+    return _networks(
+        TrainConfig(
+            dataset=config.dataset,
+            architecture=config.architecture,
+            loss=config.loss,
+            conditioning=config.conditioning,
+            stabilizers=config.stabilizers,
+            batch_size=config.batch_size,
+            generator_optimizer=ADAM,
+            discriminator_optimizer=ADAM,
+            schedule=CONSTANT,
+        )
+    )
 
 
 @functools.lru_cache
 def _networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
-    """Build the networks of a config of which all else is as it is by default."""
     shape = config.dataset.image_shape
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         generator = build_generator(config, shape)
@@ -195,7 +199,7 @@ def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
 def _notes(config: TrainConfig) -> Iterator[str]:
     _, discriminator = networks(config)
     batch_norms = nn.modules.batchnorm._BatchNorm
-    comparing = [s.name for s in config.stabilizers if s.compares_batch]
+    comparing = [s.name for s in config.stabilizers if s.across is not None]
     for name, regularizer in itertools.product(comparing, config.regularizers):
         if regularizer.differentiates_input:
             yield (

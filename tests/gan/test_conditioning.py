@@ -212,8 +212,5 @@ def test_samples_are_of_the_class_that_was_asked_for(name):
 
 
 def classified(images: torch.Tensor) -> torch.Tensor:
-    dataset, network = DATASETS.build("mnist5k"), SmallCNN()
-    classifier = network._network(dataset)
-    classifier.load_state_dict(network._train(dataset)["weights"])
-    with torch.no_grad():
-        return classifier.eval()(images).argmax(1)
+    logits = SmallCNN().classifier(DATASETS.build("mnist5k"))(images)
+    return torch.from_numpy(logits).argmax(1)

@@ -130,9 +130,17 @@ def test_what_is_off_refuses_nothing():
     """A sweep over it contains the plain game, whatever the rest of the config is."""
     awkward = {"loss": "wasserstein", "conditioning": "projection", "batch_size": 15}
     off = {name: options for name, options in OFF.items() if name != "feature_matching"}
-    trainer(**awkward, stabilizers=off)
-    trainer(stabilizers={"feature_matching": {}, "top_k": {"share": 1.0}})
-    trainer(dataset="ring", architecture={"name": "mlp", "width": 8}, stabilizers=OFF)
+    points = {"dataset": "ring", "architecture": {"name": "mlp", "width": 8}}
+    matching = {"stabilizers": {"feature_matching": {}}}
+    for settings, added in (
+        (awkward, off),
+        (points, OFF),
+        (matching, {"feature_matching": {}, "top_k": {"share": 1.0}}),
+    ):
+        without, beside = trainer(**settings), trainer(**settings | {"stabilizers": added})
+        without.advance(2)
+        beside.advance(2)
+        assert torch.equal(played(without), played(beside))
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS.names())

@@ -9,11 +9,11 @@ import torch
 
 from ganstudy.gan.conditioning import CONDITIONINGS
 from ganstudy.gan.config import TrainConfig
-from ganstudy.gan.losses import LOSSES
+from ganstudy.gan.losses import LOSSES, auc
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.regularizers import REGULARIZERS
 from ganstudy.gan.stabilizers import STABILIZERS
-from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, auc, build_trainer
+from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, build_trainer
 
 SMALL = {
     "dataset": "digits",

@@ -35,9 +35,14 @@ Prior = Literal["normal", "uniform", "truncated"]
 Width = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 Kernel = Annotated[int, Field(ge=2, le=7)]
-Across = Sequence[Callable[[int], nn.Module | None]]
+ANY_SIDE = (
+    "use the architecture mlp, or infogan for multiples of 4 and sndcgan for multiples of 8, or "
+    "resize the data"
+)
+"""What to do about images that an architecture cannot make."""
+Across = Sequence[Callable[[int], nn.Module]]
 """Makers of layers across the batch: features -> a module (batch, features) -> (batch,
-out_features), with `out_features` as attribute, or None."""
+out_features), with `out_features` as attribute."""
 
 
 @component
@@ -138,10 +143,8 @@ def head(features: int, outputs: int, across: Across = ()) -> Head:
     """
     layers: list[nn.Module] = []
     for make in across:
-        layer = make(features)
-        if layer is not None:
-            layers.append(layer)
-            features = int(layer.out_features)  # type: ignore[arg-type]
+        layers.append(make(features))
+        features = int(layers[-1].out_features)  # type: ignore[arg-type]
     return Head(*layers, nn.Linear(features, outputs))
 
 
@@ -202,7 +205,27 @@ def initialize(network: nn.Module, how: Initialization) -> nn.Module:
 
 
 @component
-class Convolutional(Architecture):
+class Layered(Architecture):
+    """What architectures of layers share: a width for either network, and spectral norm."""
+
+    width: Width = 32
+    """Channels next to the image; they double at each halving, up to eightfold."""
+    discriminator_width: Width | None = None
+    """The discriminator's `width`; the generator's unless given."""
+    spectral_norm: bool = False
+    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
+
+    @property
+    def _judging_width(self) -> int:
+        return self.discriminator_width or self.width
+
+    def _judging(self, network: nn.Module) -> nn.Module:
+        """Return `network`, whose weights have been drawn, as a part of the discriminator."""
+        return apply_spectral_norm(network) if self.spectral_norm else network
+
+
+@component
+class Convolutional(Layered):
     """What convolutional architectures share: their options, and the order of drawing.
 
     Weights are drawn first, spectral norm goes on last.
@@ -210,8 +233,6 @@ class Convolutional(Architecture):
 
     width: Width = 64
     """Channels next to the image; they double at each halving."""
-    discriminator_width: Width | None = None
-    """The discriminator's `width`; the generator's unless given."""
     depth: Annotated[int, Field(ge=0)] = 0
     """Additional 3x3 convolutions of stride 1 at every side that a network has a map of, in both
     networks."""
@@ -221,8 +242,6 @@ class Convolutional(Architecture):
     """Normalisation of the discriminator's feature maps."""
     generator_spectral_norm: bool = False
     """Spectral normalisation of every generator layer, as in SAGAN (Zhang et al. 2019)."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
     upsampling: Upsampling = "transposed"
     """How the generator doubles a map: transposed (a transposed convolution of stride 2),
     resize_conv (nearest neighbour, then a convolution; Odena et al. 2016) or sub_pixel (a
@@ -247,7 +266,8 @@ class Convolutional(Architecture):
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         norm = self.discriminator_normalization
         _check_normalization(norm, self.maps(image_shape))
-        return self._judging(self.to_images(image_shape, self._judging_width, norm))
+        images = self.to_images(image_shape, self._judging_width, norm)
+        return self._judging(self._drawn(images))
 
     def discriminator(
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
@@ -256,16 +276,17 @@ class Convolutional(Architecture):
         networks = []
         for shape in self._pyramid(image_shape):
             _check_normalization(self.discriminator_normalization, self.discriminator_maps(shape))
-            networks.append(self._judging(self.from_images(shape, outputs, across)))
+            network = self.from_images(shape, outputs, across)
+            networks.append(self._judging(self._drawn(network)))
         return networks[0] if self.scales == 1 else MultiScale(networks, outputs)
 
     def encoder(self, image_shape: ImageShape, outputs: int) -> nn.Module:
         self._check_one_scale()
-        return Architecture.encoder(self, image_shape, outputs)
+        return super().encoder(image_shape, outputs)
 
     def auto_encoder(self, image_shape: ImageShape) -> nn.Module:
         self._check_one_scale()
-        return Architecture.auto_encoder(self, image_shape)
+        return super().auto_encoder(image_shape)
 
     @abstractmethod
     def maps(self, image_shape: ImageShape) -> Maps:
@@ -309,10 +330,6 @@ class Convolutional(Architecture):
         """Return the attention behind a map of `size`, where the option asks for it."""
         return [SelfAttention(channels)] if size[0] == self.attention else []
 
-    @property
-    def _judging_width(self) -> int:
-        return self.discriminator_width or self.width
-
     def _pyramid(self, image_shape: ImageShape) -> list[ImageShape]:
         """Return what each discriminator reads; raises ValueError where it cannot."""
         shapes = [image_shape]
@@ -350,10 +367,6 @@ class Convolutional(Architecture):
     def _drawn(self, network: nn.Module) -> nn.Module:
         return initialize(self.draw(network), self.initialization)
 
-    def _judging(self, network: nn.Module) -> nn.Module:
-        drawn = self._drawn(network)
-        return apply_spectral_norm(drawn) if self.spectral_norm else drawn
-
 
 def _check_normalization(norm: Normalization, maps: Maps) -> None:
     if norm == "instance" and (1, 1) in maps:
@@ -361,6 +374,17 @@ def _check_normalization(norm: Normalization, maps: Maps) -> None:
             "instance normalisation needs maps of more than one place, and these images make one "
             "of 1x1, which it would set to a constant; use layer or group, or larger images"
         )
+
+
+def check_multiples(name: str, image_shape: ImageShape, of: int) -> tuple[int, int]:
+    """Return height and width; raises ValueError unless both are multiples of `of`."""
+    _, height, width = image_shape
+    if height % of or width % of:
+        raise ValueError(
+            f"{name} makes images whose sides are multiples of {of}, not {height}x{width}; "
+            f"{ANY_SIDE}"
+        )
+    return height, width
 
 
 def base_and_doublings(name: str, image_shape: ImageShape) -> tuple[int, int]:
@@ -379,5 +403,5 @@ def base_and_doublings(name: str, image_shape: ImageShape) -> tuple[int, int]:
     raise ValueError(
         f"{name} makes square images of side 4 * 2^s or 7 * 2^s "
         f"(8, 14, 16, 28, 32, 56, 64, ...), not {height}x{width}; "
-        f"use the architecture mlp or resize the data"
+        f"{ANY_SIDE}"
     )

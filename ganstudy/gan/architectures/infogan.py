@@ -18,7 +18,7 @@ from ganstudy.gan.architectures.base import (
     Prior,
     ScaledSigmoid,
     Width,
-    apply_spectral_norm,
+    check_multiples,
     head,
 )
 from ganstudy.gan.architectures.parts import FlatNormalization, Normalization, normalization
@@ -62,12 +62,7 @@ class InfoGAN(Convolutional):
     and more: shorter runs are sampled with statistics of long ago unless it is raised."""
 
     def maps(self, image_shape: ImageShape) -> Maps:
-        _, height, width = image_shape
-        if height % 4 or width % 4:
-            raise ValueError(
-                f"infogan makes images whose sides are multiples of 4, not {height}x{width}; "
-                f"use the architecture mlp or resize the data"
-            )
+        height, width = check_multiples(self.name, image_shape, 4)
         return [(height // 2, width // 2), (height // 4, width // 4)]
 
     def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:
@@ -92,8 +87,7 @@ class InfoGAN(Convolutional):
         flat = self._flat(image_shape, code)
         coded = [nn.Linear(flat, code), self._flat_norm(norm, code), _leaky()]
         encoder = self._drawn(nn.Sequential(*self._halving(image_shape, []), *coded))
-        network = nn.Sequential(encoder, self.decoder(image_shape))
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return self._judging(nn.Sequential(encoder, self.decoder(image_shape)))
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         code, norm = self._judging_width, self.discriminator_normalization

@@ -11,8 +11,8 @@ from torch import nn
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
     Across,
-    Architecture,
     ImageShape,
+    Layered,
     Width,
     apply_spectral_norm,
     head,
@@ -24,7 +24,7 @@ from ganstudy.registry import component
 
 @ARCHITECTURES.register("mlp", paper="Goodfellow et al. 2014, arXiv:1406.2661")
 @component
-class MLP(Architecture):
+class MLP(Layered):
     """Fully connected layers; ReLU in the generator, leaky ReLU (0.2) in the discriminator.
 
     For images of any shape, and for two-dimensional points (ring, grid).
@@ -34,8 +34,6 @@ class MLP(Architecture):
     """Dimension of the latent."""
     width: Width = 128
     """Units of each hidden layer."""
-    discriminator_width: Width | None = None
-    """The discriminator's `width`; the generator's unless given."""
     depth: Annotated[int, Field(ge=1)] = 2
     """Hidden layers of each network."""
     generator_normalization: FlatNormalization = "none"
@@ -44,8 +42,6 @@ class MLP(Architecture):
     """Normalisation of the discriminator's hidden layers."""
     generator_spectral_norm: bool = False
     """Spectral normalisation of every generator layer."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
         network = self._to_images(image_shape, self.width, self.generator_normalization)
@@ -53,8 +49,7 @@ class MLP(Architecture):
 
     def decoder(self, image_shape: ImageShape) -> nn.Module:
         norm = self.discriminator_normalization
-        network = self._to_images(image_shape, self._judging_width, norm)
-        return apply_spectral_norm(network) if self.spectral_norm else network
+        return self._judging(self._to_images(image_shape, self._judging_width, norm))
 
     def discriminator(
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
@@ -62,12 +57,7 @@ class MLP(Architecture):
         width, norm = self._judging_width, self.discriminator_normalization
         layers = self._layers(math.prod(image_shape), width, norm, nn.LeakyReLU(0.2))
         network = nn.Sequential(nn.Flatten(), *layers, head(width, outputs, across))
-        initialize(network, self.initialization)
-        return apply_spectral_norm(network) if self.spectral_norm else network
-
-    @property
-    def _judging_width(self) -> int:
-        return self.discriminator_width or self.width
+        return self._judging(initialize(network, self.initialization))
 
     def _to_images(
         self, image_shape: ImageShape, width: int, norm: FlatNormalization

@@ -45,7 +45,7 @@ class Patch(DCGAN):
         return [(height >> s, width >> s) for s in range(1, self.halvings + 1)]
 
     def from_images(self, image_shape: ImageShape, outputs: int, across: Across) -> nn.Module:
-        if any(make(1) is not None for make in across):
+        if across:
             raise ValueError(
                 "patch judges patches, not images: it has no features of an image for a layer "
                 "across the batch; use another architecture, or leave that layer out"

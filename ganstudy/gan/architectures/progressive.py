@@ -14,10 +14,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
     Across,
-    Architecture,
     ImageShape,
-    Width,
-    apply_spectral_norm,
+    Layered,
     base_and_doublings,
     head,
     initialize,
@@ -167,7 +165,7 @@ def repeated(images: Tensor, times: int) -> Tensor:
 
 @ARCHITECTURES.register("progressive", paper="Karras et al. 2018, arXiv:1710.10196")
 @component
-class Progressive(Architecture):
+class Progressive(Layered):
     """Networks that begin at a side of 4 or 7 and double it while the run goes on; ProGAN.
 
     Makes square images of side 4 * 2^s or 7 * 2^s. Two 3x3 convolutions per side; leaky ReLU
@@ -186,14 +184,8 @@ class Progressive(Architecture):
     are those of whole images.
     """
 
-    width: Width = 32
-    """Channels next to the image; they double at each halving, up to eightfold."""
-    discriminator_width: Width | None = None
-    """Channels of the discriminator next to the image; `width` unless given."""
     growth: Annotated[float, Field(ge=0, lt=1)] = 0.6
     """Share of the budget in which the networks grow; 0 trains at full size from the start."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     @property
     def grows(self) -> bool:  # type: ignore[override]
@@ -220,7 +212,7 @@ class Progressive(Architecture):
     def discriminator(
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
     ) -> nn.Module:
-        base, widths = self._base_and_widths(image_shape, self.discriminator_width or self.width)
+        base, widths = self._base_and_widths(image_shape, self._judging_width)
         last = head(widths[0], outputs, across)
         network = GrowingDiscriminator(image_shape[0], base, widths, last, grows=self.growth > 0)
         return self._judging(self._drawn(network, last))
@@ -249,6 +241,3 @@ class Progressive(Architecture):
             return initialize(network, self.initialization)
         equalize(linear)
         return equalize(network, gain=math.sqrt(2))
-
-    def _judging(self, network: nn.Module) -> nn.Module:
-        return apply_spectral_norm(network) if self.spectral_norm else network

@@ -10,6 +10,7 @@ from ganstudy.gan.architectures.base import (
     Convolutional,
     ImageShape,
     Maps,
+    check_multiples,
     head,
 )
 from ganstudy.gan.architectures.dcgan import init_normal
@@ -36,12 +37,7 @@ class SNDCGAN(Convolutional):
     """Spectral normalisation of every discriminator layer."""
 
     def maps(self, image_shape: ImageShape) -> Maps:
-        _, height, width = image_shape
-        if height % 8 or width % 8:
-            raise ValueError(
-                f"sndcgan makes images whose sides are multiples of 8, not {height}x{width}; "
-                f"use the architecture infogan or mlp, or resize the data"
-            )
+        height, width = check_multiples(self.name, image_shape, 8)
         return [(height >> s, width >> s) for s in range(4)]
 
     def to_images(self, image_shape: ImageShape, width: int, norm: Normalization) -> nn.Module:

@@ -16,10 +16,8 @@ from torch.nn.functional import avg_pool2d, conv2d, instance_norm, interpolate
 from ganstudy.gan.architectures.base import (
     ARCHITECTURES,
     Across,
-    Architecture,
     ImageShape,
-    Width,
-    apply_spectral_norm,
+    Layered,
     base_and_doublings,
     head,
     initialize,
@@ -236,7 +234,7 @@ def doubled(x: Tensor) -> Tensor:
     "style", paper="Karras et al. 2019, arXiv:1812.04948; Karras et al. 2020, arXiv:1912.04958"
 )
 @component
-class Style(Architecture):
+class Style(Layered):
     """A latent is mapped to a style, which scales the features of every layer; StyleGAN(2).
 
     Makes square images of side 4 * 2^s or 7 * 2^s. Generator: normalised latent, mapping network,
@@ -254,10 +252,6 @@ class Style(Architecture):
     constant itself, no growing.
     """
 
-    width: Width = 32
-    """Channels next to the image; they double at each halving, up to eightfold."""
-    discriminator_width: Width | None = None
-    """Channels of the discriminator next to the image; `width` unless given."""
     mapping_depth: Annotated[int, Field(ge=1)] = 2
     """Layers of the mapping network (8 in the papers, for larger networks)."""
     modulation: Modulation = "modulated"
@@ -265,8 +259,6 @@ class Style(Architecture):
     feature maps (adain, StyleGAN)."""
     noise: bool = True
     """Whether every style block adds noise, by learned strengths."""
-    spectral_norm: bool = False
-    """Spectral normalisation of every discriminator layer (Miyato et al. 2018)."""
 
     def generator(self, image_shape: ImageShape) -> nn.Module:
         network = StyleGenerator(self, image_shape)
@@ -281,7 +273,7 @@ class Style(Architecture):
         self, image_shape: ImageShape, outputs: int = 1, across: Across = ()
     ) -> nn.Module:
         base, doublings = base_and_doublings(self.name, image_shape)
-        widths = channels_inwards(self.discriminator_width or self.width, doublings)
+        widths = channels_inwards(self._judging_width, doublings)
         inmost = widths[-1]
         layers = [
             *(nn.Conv2d(image_shape[0], widths[0], 1), ScaledLeakyReLU()),
@@ -308,6 +300,3 @@ class Style(Architecture):
         if self.initialization == "own":
             return equalize(network)
         return initialize(network, self.initialization)
-
-    def _judging(self, network: nn.Module) -> nn.Module:
-        return apply_spectral_norm(network) if self.spectral_norm else network

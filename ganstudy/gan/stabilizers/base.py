@@ -58,11 +58,6 @@ class Stabilizer(Component):
     averages: ClassVar[bool] = False
     """Whether all it does is to average the generator, which needs no discriminator."""
 
-    @property
-    def compares_batch(self) -> bool:
-        """Whether a logit depends on the other images of its batch."""
-        return False
-
     def check(self, config: TrainConfig) -> None:
         """Raise ValueError where it cannot work with the rest of `config`."""
 
@@ -76,8 +71,12 @@ class Stabilizer(Component):
 
     # How the discriminator is built.
 
-    def across(self, features: int) -> nn.Module | None:
-        """Return a layer across the batch, (batch, features) -> (batch, out_features), or None."""
+    @property
+    def across(self) -> Callable[[int], nn.Module] | None:
+        """The maker of a layer across the batch, by which a logit depends on all of it, or None.
+
+        Features -> a module (batch, features) -> (batch, out_features), as in `Across`.
+        """
         return None
 
     def judge(self, build: Build, image_shape: ImageShape) -> nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -47,9 +49,27 @@ class SimilaritiesInBatch(nn.Module):
         return torch.cat([features, (-distances).exp().sum(dim=1) - 1], dim=1)
 
 
+class AcrossBatch(Stabilizer):
+    """A stabiliser that compares the images of a batch before the discriminator's last layer."""
+
+    def check(self, config: TrainConfig) -> None:
+        if not self.across:
+            return
+        if not config.architecture.judges_whole_images:
+            raise ValueError(
+                f"{config.architecture.name} judges patches: no layer reads the features of a "
+                f"whole image; use another architecture, or leave it out"
+            )
+        if isinstance(config.loss, Loss) and config.loss.reconstruction_power:
+            raise ValueError(
+                f"{config.loss.name} judges by reconstruction: there is no last layer to inform; "
+                f"leave it out"
+            )
+
+
 @STABILIZERS.register("minibatch_discrimination", paper="Salimans et al. 2016, arXiv:1606.03498")
 @component
-class MinibatchDiscrimination(Stabilizer):
+class MinibatchDiscrimination(AcrossBatch):
     """The discriminator sees how similar each image is to the others of its batch.
 
     Before its last layer o_b(x_i) = sum over j != i of exp(-|M_ib - M_jb|_1) is appended for
@@ -66,17 +86,10 @@ class MinibatchDiscrimination(Stabilizer):
     """Numbers that each of them compares (C in the paper)."""
 
     @property
-    def compares_batch(self) -> bool:
-        return self.kernels > 0
-
-    def check(self, config: TrainConfig) -> None:
-        if self.compares_batch:
-            needs_head(config)
-
-    def across(self, features: int) -> nn.Module | None:
+    def across(self) -> Callable[[int], nn.Module] | None:
         if self.kernels == 0:
             return None
-        return SimilaritiesInBatch(features, self.kernels, self.kernel_dim)
+        return partial(SimilaritiesInBatch, kernels=self.kernels, kernel_dim=self.kernel_dim)
 
 
 class SpreadInGroup(nn.Module):
@@ -102,7 +115,7 @@ class SpreadInGroup(nn.Module):
 
 @STABILIZERS.register("minibatch_stddev", paper="Karras et al. 2018, arXiv:1710.10196")
 @component
-class MinibatchStddev(Stabilizer):
+class MinibatchStddev(AcrossBatch):
     """The discriminator sees how much the features of a group of images spread.
 
     The standard deviation of each feature over the group, averaged over features, is one number,
@@ -120,15 +133,8 @@ class MinibatchStddev(Stabilizer):
     the spread of one of them; 1 is off."""
 
     @property
-    def compares_batch(self) -> bool:
-        return self.group > 1
-
-    def check(self, config: TrainConfig) -> None:
-        if self.compares_batch:
-            needs_head(config)
-
-    def across(self, features: int) -> nn.Module | None:
-        return None if self.group == 1 else SpreadInGroup(features, self.group)
+    def across(self) -> Callable[[int], nn.Module] | None:
+        return None if self.group == 1 else partial(SpreadInGroup, group=self.group)
 
 
 class Packed(nn.Module):
@@ -256,17 +262,3 @@ def members(discriminator: nn.Module) -> list[nn.Module]:
     if isinstance(discriminator, SeveralDiscriminators):
         return list(discriminator.members)
     return [discriminator]
-
-
-def needs_head(config: TrainConfig) -> None:
-    """Raise ValueError where no last layer reads the features of whole images."""
-    if not config.architecture.judges_whole_images:
-        raise ValueError(
-            f"{config.architecture.name} judges patches: no layer reads the features of a whole "
-            f"image; use another architecture, or leave it out"
-        )
-    if isinstance(config.loss, Loss) and config.loss.reconstruction_power:
-        raise ValueError(
-            f"{config.loss.name} judges by reconstruction: there is no last layer to inform; "
-            f"leave it out"
-        )

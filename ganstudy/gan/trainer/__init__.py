@@ -5,12 +5,12 @@ They repair nothing (a NaN goes out as NaN) and log nowhere. Any object with the
 """
 
 from ganstudy.gan.config import TrainConfig
-from ganstudy.gan.losses import Loss, auc
+from ganstudy.gan.losses import Loss
 from ganstudy.gan.trainer.base import NetworkTrainer, Trainer
 from ganstudy.gan.trainer.game import GanTrainer
 from ganstudy.gan.trainer.vae import VaeTrainer
 
-__all__ = ["GanTrainer", "NetworkTrainer", "Trainer", "VaeTrainer", "auc", "build_trainer"]
+__all__ = ["GanTrainer", "NetworkTrainer", "Trainer", "VaeTrainer", "build_trainer"]
 
 
 def build_trainer(config: TrainConfig, device: str = "cpu") -> NetworkTrainer:
