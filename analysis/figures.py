@@ -179,7 +179,7 @@ def score_distribution_figure(data: ScoreDistribution) -> go.Figure:
         _level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
     if math.isfinite(data.floor) and (data.floor > 0 or not log):
         line = {"dash": "dot", "color": "#666"}
-        _level(figure, data.floor, log, "floor: real against real", line)
+        _level(figure, data.floor, log, "real against real", line)
     return figure
 
 
