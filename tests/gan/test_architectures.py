@@ -347,7 +347,11 @@ def test_a_scaled_sigmoid_is_a_sigmoid_on_minus_one_to_one():
         ("infogan", (1, 30, 30), "multiples of 4, not 30x30; use the architecture mlp"),
         ("resnet", (1, 30, 30), "not 30x30; use the architecture mlp"),
         ("patch", (1, 30, 30), "patch makes square images.*not 30x30"),
-        ("sndcgan", (1, 28, 28), "multiples of 8, not 28x28; use the architecture mlp, or infogan"),
+        (
+            "sndcgan",
+            (1, 28, 28),
+            "multiples of 8, not 28x28; use the architecture mlp, or infogan",
+        ),
         ("dirac", (1, 28, 28), "makes one number"),
     ],
 )
