@@ -29,7 +29,8 @@ from scipy import stats
 
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer
-from ganstudy.measure.modes import Modes, high_quality_fraction, mode_reader, modes_covered
+from ganstudy.measure.metrics import Drawn, Sample
+from ganstudy.measure.metrics.modes import Modes, high_quality_fraction, mode_reader, modes_covered
 
 STD = 0.02
 """Of every Gaussian: wider than the data sets' own, so that some thousand updates can hit it."""
@@ -87,7 +88,8 @@ def trained(dataset: str, updates: int, seed: int, stabilizers: Mapping[str, Any
     looks = []
     for look in range(LOOKS):
         trainer.advance(every)
-        looks.append(scores(read(trainer.sample(SAMPLES, torch.Generator().manual_seed(look)))))
+        points = trainer.sample(SAMPLES, torch.Generator().manual_seed(look))
+        looks.append(scores(read(Drawn(points, Sample(points.flatten(1).numpy())))))
     return Run(*np.mean(looks, axis=0).tolist(), time.process_time() - begun)
 
 

@@ -59,6 +59,8 @@ def study_schema() -> dict[str, Any]:
         "samples": {"type": "integer", "minimum": 10},
         "every": _mapping({"discriminator_updates": WHOLE}),
         "noise_seed": {"type": "integer", "minimum": 0},
+        "final": {"type": "array", "items": _one(METRICS)},
+        "raw": {"type": "boolean"},
     }
     events = {
         "stop_on": {"type": "array", "items": {"enum": DETECTORS.names()}},

@@ -26,7 +26,8 @@ from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
 from ganstudy.measure.features import write_torch
-from ganstudy.measure.protocol import MeasureConfig, evaluator
+from ganstudy.measure.metrics import Latents, Score
+from ganstudy.measure.protocol import RAW, Evaluator, MeasureConfig, evaluator
 from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import Attempt, TrialFolder, Writer
 
@@ -233,7 +234,8 @@ class TrialRun:
                 stop = self._stopping(read)
         trained = time.monotonic()
         images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
-        scores = self._points(self._measure(images))
+        done = self._at() >= budget and stop is None
+        scores = self._points(self._measure(images, final=done))
         also = self._stopping(scores)
         stop = also if also == "divergence" else stop or also
         status, reason = self._status(points + scores, stop, done=self._at() >= budget)
@@ -256,16 +258,16 @@ class TrialRun:
         # Of several at once divergence decides: it says how the trial ended.
         return "divergence" if "divergence" in begun else next(iter(begun), None)
 
-    def _measure(self, images: Tensor) -> dict[str, float]:
+    def _measure(self, images: Tensor, *, final: bool) -> dict[str, float]:
         """Return scores, their standard errors and the held-out AUC by stored name."""
         values: dict[str, float] = {}
-        for name, score in self.evaluator.scores(images).items():
+        for name, score in judged(self.evaluator, self.trainer, images, final=final).items():
             values[name] = score.value
             if not math.isnan(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
             labels = self.trainer.draw_labels(len(images), self.evaluator.noise())
-            real, of_real = self.evaluator.real_floats, self._real_labels()
+            real, of_real = self.evaluator.real.images, self._real_labels()
             values[HELD_OUT_AUC] = self.trainer.held_out_auc(real, of_real, images, labels)
         return values
 
@@ -274,7 +276,7 @@ class TrialRun:
         if not self.spec.train.conditioning.uses_labels:
             return None
         labels = self.spec.train.dataset.labels(self.evaluator.split)
-        return None if labels is None else labels[: len(self.evaluator.real_floats)]
+        return None if labels is None else labels[: len(self.evaluator.real.images)]
 
     def _status(
         self, points: list[Point], stop: str | None, done: bool
@@ -345,6 +347,23 @@ class TrialRun:
         self._kept = {}
         if status.finished and self.attempt.claim():
             self.attempt.drop_earlier()
+
+
+def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -> dict[str, Score]:
+    """Return stored name -> score of `images`, which `trainer` has sampled.
+
+    Where the study asks for it and the trainer samples an average of its generator, the generator
+    as trained is scored beside it, on the same latents, under names that end in `_raw`.
+    """
+    if not isinstance(trainer, NetworkTrainer):
+        return judge.scores(images, final=final)
+    conditional = trainer.config.conditioning.uses_labels
+    latents = None if conditional else Latents(trainer.generate, trainer.draw_latents)
+    scores = judge.scores(images, latents, final=final)
+    if judge.config.raw and trainer.averages:
+        raw = trainer.sample(judge.config.samples, judge.noise(), raw=True)
+        scores |= {name + RAW: score for name, score in judge.scores(raw, final=False).items()}
+    return scores
 
 
 def best_checkpoint(points: list[Point], primary: Primary) -> int | None:

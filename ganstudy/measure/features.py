@@ -1,4 +1,4 @@
-"""Feature networks: images -> float64 (n, d). The last torch on the road to a score.
+"""Feature networks: images -> (n, d). The last torch on the road to a score.
 
 A score carries the name of its network. None of these is the Inception network, so no score here
 is a FID.
@@ -39,20 +39,28 @@ class Extractor:
         embed: (n, channels, height, width) in [-1, 1] -> (n, d).
         hash: Of the weights; equal hashes give comparable scores.
         facts: What the report tells of the network, its accuracy say.
+        head: (n, d) features -> (n, K) logits, where the network is a classifier.
     """
 
     embed: Callable[[Tensor], Tensor]
     hash: str
     facts: dict[str, Any] = field(default_factory=dict)
+    head: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> NDArray[np.float64]:
-        """Return the features of float images in [-1, 1], or of uint8 ones, (n, d) float64."""
+    def __call__(self, images: Tensor) -> NDArray[np.float32]:
+        """Return the features of float images in [-1, 1], or of uint8 ones, (n, d) float32."""
         parts = []
         for part in images.split(BATCH):
             floats = normalize(part) if part.dtype == torch.uint8 else part
-            parts.append(self.embed(floats).flatten(1).double().numpy())
+            parts.append(self.embed(floats).flatten(1).float().numpy())
         return np.concatenate(parts)
+
+    @torch.no_grad()
+    def logits(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the logits of the classes, (n, K), of `features`, (n, d)."""
+        assert self.head is not None  # check_head has refused a network without classes
+        return self.head(torch.from_numpy(features).float()).numpy()
 
 
 class FeatureNetwork(Component, ABC):
@@ -62,8 +70,25 @@ class FeatureNetwork(Component, ABC):
     def dimension(self, dataset: Dataset) -> int:
         """Return d, the number of features of an image of `dataset`."""
 
+    classifies: ClassVar[bool] = False
+    """Whether the features are those of a classifier, whose head reads them."""
+
+    @property
+    def resize(self) -> str:
+        """What happens to the size of images before they are read."""
+        return "none"
+
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError where this network cannot serve `dataset`."""
+
+    def check_head(self) -> None:
+        """Raise ValueError where this network gives no probabilities of classes."""
+        if not self.classifies:
+            heads = [name for name in FEATURES.names() if FEATURES.get(name).classifies]
+            raise ValueError(
+                f"reads a classifier's probabilities, and {self.name} is none; "
+                f"use the features {' or '.join(heads)}"
+            )
 
     @abstractmethod
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
@@ -126,6 +151,7 @@ class SmallCNN(FeatureNetwork):
     """
 
     units: ClassVar[int] = 64
+    classifies = True
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the train split."""
@@ -147,7 +173,7 @@ class SmallCNN(FeatureNetwork):
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         classifier = self.classifier(dataset, cache)
         assert isinstance(classifier.embed, nn.Sequential)
-        return replace(classifier, embed=classifier.embed[:-1])
+        return replace(classifier, embed=classifier.embed[:-1], head=classifier.embed[-1])
 
     def classifier(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         """Return the whole network, images -> logits of the classes, trained first if it must."""
@@ -227,8 +253,14 @@ class Lite0(FeatureNetwork):
     to (255 x - 127) / 128. Far too many features for a Fréchet distance of a few thousand images.
     """
 
+    classifies = True
+
     side: Annotated[int, Field(ge=32, le=224)] = 64
     """Side that images are resized to, in pixels."""
+
+    @property
+    def resize(self) -> str:
+        return f"bilinear to {self.side} px, not antialiased"
 
     def dimension(self, dataset: Dataset) -> int:
         return 1280
@@ -247,7 +279,9 @@ class Lite0(FeatureNetwork):
         network.eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = content_hash(Path(path).read_bytes(), repr(self))
-        return Extractor(lambda images: network.pooled(self._resize(images)), weights)
+        return Extractor(
+            lambda images: network.pooled(self._resize(images)), weights, head=network._fc
+        )
 
     def _resize(self, images: Tensor) -> Tensor:
         rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

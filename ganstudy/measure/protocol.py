@@ -11,9 +11,11 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from ganstudy.gan.config import at
@@ -26,19 +28,23 @@ from ganstudy.measure.features import (
     cached,
     content_hash,
 )
-from ganstudy.measure.metrics import METRICS, Features, Metric, Reader, Reads, Score
-from ganstudy.measure.modes import mode_reader
-from ganstudy.measure.spectrum import image_reader
+from ganstudy.measure.metrics import METRICS, Drawn, Latents, Metric, Reader, Reads, Sample, Score
+from ganstudy.measure.metrics.modes import mode_reader
+from ganstudy.measure.metrics.spectrum import image_reader
 from ganstudy.registry import StudyError, unknown
 
 DEFAULTS: dict[str, Any] = {
     "features": "small_cnn",
     "metrics": ["frechet_distance", "precision", "recall"],
+    "final": [],
     "samples": 1000,
     "noise_seed": 0,
+    "raw": False,
 }
 ALWAYS = ("diversity", "coverage")
 """Measured whether asked for or not: the detectors of collapse read them."""
+RAW = "_raw"
+"""Ending of the scores of the generator as trained, where an average of it is sampled."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class MeasureConfig:
     every: int
     """Discriminator updates between two evaluations."""
     noise_seed: int = 0
+    final: tuple[Metric, ...] = ()
+    """Metrics that are scored at the end of a trial only, since they cost too much before."""
+    raw: bool = False
+    """Whether the generator as trained is scored too where an average of it is sampled."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], budget: int) -> MeasureConfig:
@@ -69,10 +79,12 @@ class MeasureConfig:
             raise StudyError("every", f"must be {{discriminator_updates: N}}, got {every!r}")
         return cls(
             features=at("features", FEATURES.parse, plain["features"]),
-            metrics=at("metrics", parse_metrics, plain["metrics"]),
+            metrics=with_always(at("metrics", parse_metrics, plain["metrics"])),
             samples=at("samples", whole, plain["samples"], least=10),
             every=at("every.discriminator_updates", whole, every["discriminator_updates"]),
             noise_seed=at("noise_seed", whole, plain["noise_seed"], least=0),
+            final=at("final", parse_metrics, plain["final"]) if plain["final"] else (),
+            raw=at("raw", yes_or_no, plain["raw"]),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +95,8 @@ class MeasureConfig:
             "samples": self.samples,
             "every": {"discriminator_updates": self.every},
             "noise_seed": self.noise_seed,
+            "final": [metric.to_dict() for metric in self.final],
+            "raw": self.raw,
         }
 
     @property
@@ -90,40 +104,51 @@ class MeasureConfig:
         """Stored name of the primary score."""
         return score_name(self.metrics[0], self.features, self.samples)
 
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """Those of every evaluation, then those of the last one."""
+        return (*self.metrics, *self.final)
+
+    def size(self, dataset: Dataset) -> int:
+        """Return the n that scores are of: `samples`, or a smaller split's images."""
+        splits: tuple[Split, ...] = ("select", "report")
+        return min(self.samples, *(len(dataset.images(split)) for split in splits))
+
     def check(self, dataset: Dataset) -> None:
         """Raise StudyError where these measures cannot be had or would mislead."""
-        at("features", _check, self.features, dataset)
-        for metric in self.metrics:
-            at(f"metrics.{metric.name}", _check, metric, dataset)
-        names = [score_name(m, self.features, self.samples) for m in self.metrics]
+        at("features", _asked, self.features.check, dataset)
+        n, dimension = self.size(dataset), self.features.dimension(dataset)
+        for key, metrics in (("metrics", self.metrics), ("final", self.final)):
+            for metric in metrics:
+                path = f"{key}.{metric.name}"
+                at(path, _asked, metric.check, dataset)
+                at(path, _asked, metric.check_size, n, dimension)
+                if metric.reads == "probabilities":
+                    at(path, _asked, self.features.check_head)
+        names = [score_name(m, self.features, self.samples) for m in self.all_metrics]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise StudyError("metrics", f"two of them would be stored as {twice}; keep one")
-        n = min(self.samples, len(dataset.images("select")), len(dataset.images("report")))
-        for metric in self.metrics:
-            needed = getattr(metric, "k", 2) + 1
-            if n < needed:
-                rule = f"needs more than {needed - 1} samples, the splits offer {n}"
-                raise StudyError(f"metrics.{metric.name}", rule)
-        dimension, n = (
-            self.features.dimension(dataset),
-            min(self.samples, len(dataset.images("select"))),
-        )
-        blind = [m for m in self.metrics if m.name == "frechet_distance" and n < 5 * dimension]
-        if blind:
-            raise StudyError(
-                "metrics",
-                f"frechet_distance is blind at n = {n} samples of {dimension} features "
-                f"(it needs n >= {5 * dimension}); use kernel_distance, or features with fewer "
-                f"dimensions",
-            )
+
+    def remarks(self, dataset: Dataset) -> list[str]:
+        """Return what a reader must know of scores that the study insisted on."""
+        n, dimension = self.size(dataset), self.features.dimension(dataset)
+        remarks = (metric.remark(n, dimension) for metric in self.all_metrics)
+        return [remark for remark in remarks if remark is not None]
 
 
-def _check(measure: FeatureNetwork | Metric, dataset: Dataset) -> None:
+def _asked(rule: Callable[..., None], *arguments: object) -> None:
     try:
-        measure.check(dataset)
+        rule(*arguments)
     except ValueError as error:
         raise StudyError("", str(error)) from None
+
+
+def yes_or_no(value: object) -> bool:
+    """Return `value` if it is true or false, else raise StudyError."""
+    if not isinstance(value, bool):
+        raise StudyError("", f"must be true or false, got {value!r}")
+    return value
 
 
 def whole(value: object, least: int = 1) -> int:
@@ -137,9 +162,17 @@ def parse_metrics(value: object) -> tuple[Metric, ...]:
     """Build a list of metric names (or mappings with options)."""
     if not isinstance(value, list) or not value:
         raise StudyError("", f"a list of metrics is needed, got {value!r}")
-    metrics = tuple(at(str(i), METRICS.parse, item) for i, item in enumerate(value))
-    missing = [METRICS.build(name) for name in ALWAYS if name not in {m.name for m in metrics}]
-    return (*metrics, *missing)
+    return tuple(at(str(i), METRICS.parse, item) for i, item in enumerate(value))
+
+
+def with_always(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    """Return `metrics` and those of `ALWAYS` that are missing among them."""
+    named = {metric.name for metric in metrics}
+    return (*metrics, *(METRICS.build(name) for name in ALWAYS if name not in named))
+
+
+NETWORK_READERS = {"features", "probabilities", "training"}
+"""What is read through the study's feature network, which the stored name then carries."""
 
 
 def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
@@ -147,16 +180,47 @@ def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
 
     A metric that reads no features carries no network: `modes_covered_1k`.
     """
-    network = f"{features.name}_" if metric.reads == "features" else ""
+    network = f"{features.name}_" if metric.reads in NETWORK_READERS else ""
     count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
     return f"{metric.short}_{network}{count}"
 
 
-READERS: dict[Reads, Callable[[Dataset, Path | None], Reader]] = {
-    "images": lambda dataset, cache: image_reader(dataset),
-    "modes": mode_reader,
+class Source(NamedTuple):
+    """What readers are made of.
+
+    Attributes:
+        network: The study's feature network, ready to use, and what is `told` of it.
+        cache: The study's folder of weights and reference statistics, if it has one.
+    """
+
+    dataset: Dataset
+    network: Extractor
+    told: dict[str, Any]
+    cache: Path | None
+
+
+def feature_reader(source: Source) -> Reader:
+    """Return what hands on the features of images."""
+    return Reader(lambda drawn: drawn.features, source.told)
+
+
+def probability_reader(source: Source) -> Reader:
+    """Return what classifies images by the network's head: (n, K) probabilities, float64."""
+
+    def read(drawn: Drawn) -> Any:
+        logits = source.network.logits(drawn.features.features)
+        return softmax(logits.astype(np.float64), axis=1)
+
+    return Reader(read, source.told)
+
+
+READERS: dict[Reads, Callable[[Source], Reader]] = {
+    "features": feature_reader,
+    "probabilities": probability_reader,
+    "images": lambda source: image_reader(source.dataset),
+    "modes": lambda source: mode_reader(source.dataset, source.cache),
 }
-"""How to come by what a metric reads, features aside: data set, folder of weights -> Reader."""
+"""How to come by what a metric reads."""
 
 
 class Evaluator:
@@ -172,51 +236,85 @@ class Evaluator:
         """Load (or train) the networks that metrics need and read the real images once."""
         self.config, self.dataset, self.split = config, dataset, split
         self.extractor: Extractor = config.features.extractor(dataset, cache)
-        self.readers = {
-            reads: make(dataset, cache)
-            for reads, make in READERS.items()
-            if reads in {m.reads for m in config.metrics}
+        told = {
+            "features": config.features.to_dict(),
+            "features_hash": self.extractor.hash,
+            "features_facts": self.extractor.facts,
+            "dimension": config.features.dimension(dataset),
+            "resize": config.features.resize,
         }
-        self.real_floats = normalize(dataset.images(split)[: config.samples])
-        self.real = self._embedded(split, cache)
-        self._real_read = self._read(self.real_floats, self.real)
+        source = Source(dataset, self.extractor, told, cache)
+        asked = {metric.reads for metric in config.all_metrics}
+        self.readers = {reads: make(source) for reads, make in READERS.items() if reads in asked}
+        self.real = self._reference(split, cache)
+        self._real_read = self._read(self.real)
 
-    def _embedded(self, split: Split, cache: Path | None = None) -> Features:
-        """Return the features of real images, kept beside the network's weights."""
+    def _reference(self, split: Split, cache: Path | None) -> Drawn:
+        """Return real images with their features and the statistics that metrics need of them.
+
+        Kept beside the network's weights under a hash of images, network and metrics.
+        """
         images = self.dataset.images(split)[: self.config.samples]
-        name = f"real-{content_hash(images, self.extractor.hash, torch.__version__)}.pt"
-        made = cached(name, cache, lambda: {"real": torch.from_numpy(self.extractor(images))})
-        return made["real"].numpy()
+        metrics = [m for m in self.config.all_metrics if m.reads == "features"]
+        asked = repr(sorted(map(repr, metrics)))
+        name = content_hash(images, self.extractor.hash, asked, torch.__version__, STATISTICS)
+        made = cached(f"real-{name}.pt", cache, lambda: self._statistics(images, metrics))
+        sample = Sample(made["features"].numpy(), "real")
+        sample.statistics = {
+            statistic: {key: value.numpy() for key, value in arrays.items()}
+            for statistic, arrays in made["statistics"].items()
+        }
+        return Drawn(normalize(images), sample)
 
-    def _read(self, images: Tensor, features: Features) -> dict[Reads, Any]:
-        """Return all that the metrics read of `images`, whose features are known."""
-        # A trainer of one's own may hand out images that carry a gradient.
-        plain = images.detach()
-        others = {reads: reader.read(plain) for reads, reader in self.readers.items()}
-        return {"features": features, **others}
+    def _statistics(self, images: Tensor, metrics: list[Metric]) -> dict[str, Any]:
+        """Return features of real images and what `metrics` need of them, as tensors."""
+        sample = Sample(self.extractor(images), "real")
+        for metric in metrics:
+            metric.prepare(sample)
+        statistics = {
+            statistic: {key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}
+            for statistic, arrays in sample.statistics.items()
+        }
+        return {"features": torch.from_numpy(sample.features), "statistics": statistics}
+
+    def _read(self, drawn: Drawn) -> dict[Reads, Any]:
+        """Return all that the metrics read of one sample."""
+        return {reads: reader.read(drawn) for reads, reader in self.readers.items()}
 
     def noise(self) -> torch.Generator:
         """Return the stream of evaluation noise, from its start: common to all trials."""
         return stream(self.config.noise_seed, "eval")
 
-    def scores(self, images: Tensor) -> dict[str, Score]:
+    def scores(
+        self, images: Tensor, latents: Latents | None = None, *, final: bool = True
+    ) -> dict[str, Score]:
         """Return stored name -> score of `images`, (n, channels, height, width) in [-1, 1].
 
-        Images that are not finite have no score: every value is NaN.
-        """
-        if not images.isfinite().all():
-            return {self.name(m): Score(float("nan")) for m in self.config.metrics}
-        return self._scores(self._read(images, self.extractor(images)))
+        Images that are not finite, or whose features are not, have no score: all are NaN.
 
-    def _scores(self, generated: Mapping[Reads, Any]) -> dict[str, Score]:
-        real = self._real_read
-        return {self.name(m): m(generated[m.reads], real[m.reads]) for m in self.config.metrics}
+        Args:
+            images: Of a generator.
+            latents: The generator, where a metric searches its latents.
+            final: Whether to score the metrics of a trial's end too.
+        """
+        metrics = self.config.all_metrics if final else self.config.metrics
+        # A trainer of one's own may hand out images that carry a gradient.
+        plain = images.detach()
+        features = self.extractor(plain) if plain.isfinite().all() else np.array(np.nan)
+        if not np.isfinite(features).all():
+            return {self.name(m): Score(float("nan")) for m in metrics}
+        drawn = Drawn(plain, Sample(features, "generated"), latents)
+        return self._scores(drawn, metrics)
+
+    def _scores(self, drawn: Drawn, metrics: tuple[Metric, ...]) -> dict[str, Score]:
+        asked = {metric.reads for metric in metrics}
+        made = {r: reader.read(drawn) for r, reader in self.readers.items() if r in asked}
+        return {self.name(m): m(made[m.reads], self._real_read[m.reads]) for m in metrics}
 
     def floor(self) -> dict[str, float]:
         """Return stored name -> score of real images of another split against this one's."""
         other: Split = "report" if self.split != "report" else "select"
-        images = normalize(self.dataset.images(other)[: self.config.samples])
-        scores = self._scores(self._read(images, self._embedded(other)))
+        scores = self._scores(self._reference(other, None), self.config.all_metrics)
         return {name: score.value for name, score in scores.items()}
 
     def name(self, metric: Metric) -> str:
@@ -226,27 +324,31 @@ class Evaluator:
     def protocol(self) -> dict[str, dict[str, Any]]:
         """Return stored name -> everything that a reader needs to compare the score."""
         floor = self.floor()
-        told = {reads: reader.told for reads, reader in self.readers.items()}
-        told["features"] = {
-            "features": self.config.features.to_dict(),
-            "features_hash": self.extractor.hash,
-            "features_facts": self.extractor.facts,
-            "dimension": self.config.features.dimension(self.dataset),
-        }
-        return {
+        table = {
             self.name(m): {
                 "metric": m.to_dict(),
                 "direction": m.direction,
                 "reads": m.reads,
-                **told[m.reads],
+                "resize": "none",
+                **self.readers[m.reads].told,
                 "n_generated": self.config.samples,
-                "n_real": len(self.real),
+                "n_real": len(self.real.features),
                 "split": self.split,
                 "noise_seed": self.config.noise_seed,
+                "generator": "sampled",
+                "evaluated": "at the end" if m in self.config.final else "at every evaluation",
                 "floor": floor[self.name(m)],
             }
-            for m in self.config.metrics
+            for m in self.config.all_metrics
         }
+        if self.config.raw:
+            raw = {self.name(m) + RAW: table[self.name(m)] for m in self.config.metrics}
+            table |= {name: how | {"generator": "raw"} for name, how in raw.items()}
+        return table
+
+
+STATISTICS = "1"
+"""To be raised when a statistic of real features is computed in another way."""
 
 
 @functools.lru_cache(maxsize=2)

@@ -167,6 +167,7 @@ def notes(spec: StudySpec) -> list[str]:
         for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
             found.setdefault(note, []).append(arm.name)
     said = [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+    said += [f"measure: {remark}" for remark in spec.measure.remarks(spec.dataset)]
     return said if spec.design.sampler == "tpe" else [*said, *_repetitions(plan(spec))]
 
 

@@ -22,7 +22,7 @@ from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
-from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
+from ganstudy.measure.protocol import RAW, Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder, write_text
@@ -33,7 +33,7 @@ from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
-from ganstudy.trial import TrialSpec
+from ganstudy.trial import TrialSpec, judged
 
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
@@ -315,7 +315,7 @@ def _reported_trial(
     rows = []
     for judge, floor in zip(judges, floors, strict=True):
         images = trainer.sample(judge.config.samples, judge.noise())
-        for name, score in judge.scores(images).items():
+        for name, score in judged(judge, trainer, images, final=True).items():
             rows.append(
                 {
                     "arm": trial["arm"],
@@ -324,10 +324,10 @@ def _reported_trial(
                     "name": name,
                     "split": judge.split,
                     "n_generated": judge.config.samples,
-                    "n_real": len(judge.real),
+                    "n_real": len(judge.real.features),
                     "value": score.value,
                     "standard_error": score.standard_error,
-                    "floor": floor[name],
+                    "floor": floor.get(name.removesuffix(RAW), math.nan),
                 }
             )
     return rows

@@ -18,11 +18,11 @@ def digits():
 
 
 @pytest.mark.parametrize("name", FEATURES.names())
-def test_features_are_finite_float64_of_the_dimension(name, digits):
+def test_features_are_finite_float32_of_the_dimension(name, digits):
     network = FEATURES.build(name)
     features = network.extractor(digits)(digits.images("select")[:12])
     assert features.shape == (12, network.dimension(digits))
-    assert features.dtype == np.float64
+    assert features.dtype == np.float32
     assert np.isfinite(features).all()
 
 

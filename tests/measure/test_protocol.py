@@ -93,8 +93,8 @@ def test_the_protocol_of_stacked_digits_tells_of_the_classifier(tmp_path):
 
 def test_the_readers_of_what_no_metric_asks_for_are_not_made():
     ring = DATASETS.build("ring")
-    assert not Evaluator(measure("kernel_distance"), ring).readers
-    assert set(Evaluator(measure("reverse_kl"), ring).readers) == {"modes"}
+    assert set(Evaluator(measure("kernel_distance"), ring).readers) == {"features"}
+    assert set(Evaluator(measure("reverse_kl"), ring).readers) == {"features", "modes"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_metric_that_cannot_be_had_is_refused_with_its_path(metric, dataset, m
 def test_real_images_are_the_same_for_all_metrics():
     digits = DATASETS.build("digits")
     judge = Evaluator(measure("checkerboard", samples=80), digits)
-    assert len(judge.real) == len(judge.real_floats) == 80
-    scores = judge.scores(judge.real_floats)
+    assert len(judge.real.features) == len(judge.real.images) == 80
+    scores = judge.scores(judge.real.images)
     assert scores["checkerboard_80"].value == 1
-    assert torch.equal(judge.real_floats, normalize(digits.images("select")[:80]))
+    assert torch.equal(judge.real.images, normalize(digits.images("select")[:80]))

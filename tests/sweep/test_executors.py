@@ -119,6 +119,25 @@ def midway(runs: Path, name: str) -> int:
     return sum(r is not None and 100 <= r[1].result.discriminator_updates <= 650 for r in records)
 
 
+def held_midway(driver: int, runs: Path, name: str) -> list[int]:
+    """Stop the two trials that run at a time, and return them if both are midway.
+
+    They are held still for a second look at their records: between a look and a kill, a trial of
+    seconds could end, and the kill would hit a process that has nothing left to lose.
+    """
+    if midway(runs, name) != 2:
+        return []
+    actors = trial_processes(driver)
+    for actor in actors:
+        os.kill(actor, signal.SIGSTOP)
+    print("held", actors, midway(runs, name), flush=True)
+    if len(actors) == 2 and midway(runs, name) == 2:
+        return actors
+    for actor in actors:
+        os.kill(actor, signal.SIGCONT)
+    return []
+
+
 def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_path, run):
     """One study, three times: undisturbed in this process, a trial killed, the driver killed."""
     study, runs = write_study(slow), tmp_path / "runs"
@@ -130,10 +149,9 @@ def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_pa
         ganstudy("run", study, "--runs", runs, "--name", "trial"),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as driver:  # fmt: skip
-        # Both of the trials that run at a time, so that whichever process goes, a trial goes.
-        wait_for(lambda: midway(runs, "trial") == 2)
-        victim = wait_for(lambda: trial_processes(driver.pid))[0]
+        victim, other = wait_for(lambda: held_midway(driver.pid, runs, "trial"))
         os.kill(victim, signal.SIGKILL)
+        os.kill(other, signal.SIGCONT)
         output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output
     assert "tried again after" in output

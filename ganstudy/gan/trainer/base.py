@@ -106,21 +106,46 @@ class NetworkTrainer(ABC):
         """Make one discriminator update and what goes with it; the window ends at `end`."""
 
     @torch.no_grad()
-    def sample(self, count: int, rng: torch.Generator, labels: Tensor | None = None) -> Tensor:
+    def sample(
+        self,
+        count: int,
+        rng: torch.Generator,
+        labels: Tensor | None = None,
+        *,
+        raw: bool = False,
+    ) -> Tensor:
         """Return `count` images of the sampled generator in eval mode, on the CPU.
 
         A conditional generator is given `labels`, (count,), or those that `draw_labels` draws.
+        With `raw` the generator as trained is sampled, not its average.
         """
-        network = self.state.sampled.eval()
+        network = (self.state.generator if raw else self.state.sampled).eval()
         if labels is None:
             labels = self.draw_labels(count, rng)
-        latents = self._drawn_latents(count, rng)
+        latents = self.draw_latents(count, rng)
         images = []
         for start in range(0, count, SAMPLE_BATCH):
             part = slice(start, start + SAMPLE_BATCH)
             given = None if labels is None else labels[part].to(self.device)
             images.append(given_labels(network, given)(latents[part].to(self.device)).cpu())
         return torch.cat(images).contiguous()
+
+    @property
+    def averages(self) -> bool:
+        """Whether what is sampled is an average of the generator as trained."""
+        return self.state.sampled is not self.state.generator
+
+    def generate(self, latents: Tensor) -> Tensor:
+        """Return the sampled generator's images of `latents` on its device, in eval mode.
+
+        Differentiable in the latents. A conditional generator has no image of a latent alone.
+        """
+        return self.state.sampled.eval()(latents.to(self.device))
+
+    def draw_latents(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return `count` latents of the prior, on the CPU."""
+        config = self.config
+        return config.architecture.latents(count, rng, config.dataset.image_shape)
 
     def draw_labels(self, count: int, rng: torch.Generator) -> Tensor | None:
         """Return labels as frequent as in the training data, (count,), None if unconditional."""
@@ -233,11 +258,7 @@ class NetworkTrainer(ABC):
 
     def _latents(self) -> Tensor:
         rng = self.state.streams["latent"]
-        return self._drawn_latents(self.config.batch_size, rng).to(self.device)
-
-    def _drawn_latents(self, count: int, rng: torch.Generator) -> Tensor:
-        config = self.config
-        return config.architecture.latents(count, rng, config.dataset.image_shape)
+        return self.draw_latents(self.config.batch_size, rng).to(self.device)
 
     def _update_averages(self) -> None:
         for stabilizer in self.config.stabilizers:

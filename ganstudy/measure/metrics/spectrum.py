@@ -13,11 +13,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.features import content_hash
-from ganstudy.measure.metrics import METRICS, Metric, Reader, Reads, Score
+from ganstudy.measure.metrics.base import METRICS, Drawn, Metric, Reader, Reads, Score
 from ganstudy.registry import component
 
 Images = NDArray[np.floating]
@@ -94,8 +93,8 @@ def checkerboard(generated: Images, real: Images, period: int = 2) -> Score:
 def image_reader(dataset: Dataset) -> Reader:
     """Return what hands images on as they are, (n, c, h, w) in [-1, 1]."""
 
-    def read(images: Tensor) -> Images:
-        pixels: Images = images.numpy()
+    def read(drawn: Drawn) -> Images:
+        pixels: Images = drawn.images.numpy()
         return pixels
 
     told = {

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ganstudy.gan.datasets import DATASETS, normalize
-from ganstudy.measure.metrics import METRICS
-from ganstudy.measure.modes import (
+from ganstudy.measure.metrics import METRICS, Drawn, Sample
+from ganstudy.measure.metrics.modes import (
     Modes,
     high_quality_fraction,
     mode_reader,
@@ -18,6 +18,10 @@ from ganstudy.measure.modes import (
 from ganstudy.registry import StudyError
 
 NAMES = [name for name in METRICS.names() if METRICS.get(name).reads == "modes"]
+
+
+def drawn(images: torch.Tensor) -> Drawn:
+    return Drawn(images, Sample(np.zeros((len(images), 1))))
 
 
 def modes(nearest, known: int, inside=None) -> Modes:
@@ -102,7 +106,7 @@ def test_bad_input_is_a_value_error(name, bad, rule):
 @pytest.mark.parametrize("name", ["ring", "grid"])
 def test_points_belong_to_the_component_they_are_drawn_from(name):
     data = DATASETS.build(name)
-    found = mode_reader(data).read(data.images("select"))
+    found = mode_reader(data).read(drawn(data.images("select")))
     np.testing.assert_array_equal(found.nearest, data.labels("select").numpy())
     assert found.known == data.modes
     # 1 - exp(-9 / 2) of 2,000 draws: four standard errors.
@@ -115,7 +119,7 @@ def test_a_point_is_inside_up_to_three_standard_deviations_of_euclidean_distance
     ring = DATASETS.build("ring")
     away = torch.tensor([[2.99, 0.0], [3.01, 0.0], [2.2, 2.2], [2.0, 2.0]]) * ring.std
     points = (ring.centers()[2] + away).view(4, 2, 1, 1)
-    found = mode_reader(ring).read(points)
+    found = mode_reader(ring).read(drawn(points))
     assert found.inside.tolist() == [True, False, False, True]
     assert found.nearest.tolist() == [2, 2, 2, 2]
 
@@ -125,7 +129,7 @@ def test_the_modes_of_stacked_digits_are_read_digit_by_digit(tmp_path):
     reader = mode_reader(stacked, tmp_path)
     accuracy = reader.told["features_facts"]["accuracy_report"]
     assert accuracy > 0.9
-    found = reader.read(normalize(stacked.images("report")))
+    found = reader.read(drawn(normalize(stacked.images("report"))))
     assert found.inside.all()
     right = (found.nearest == stacked.labels("report").numpy()).mean()
     # Three digits are right where each is; 600 stacks of 1,000 digits stray by some per cent.

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import xlogy
-from torch import Tensor
 
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.packaged import MNIST5k, StackedMNIST
 from ganstudy.gan.datasets.toys import Mixture
 from ganstudy.measure.features import SmallCNN, content_hash
-from ganstudy.measure.metrics import METRICS, Metric, Reader, Reads, Score
+from ganstudy.measure.metrics.base import METRICS, Drawn, Metric, Reader, Reads, Score
 from ganstudy.registry import component
 
 WITHIN = 3
@@ -108,8 +107,8 @@ def nearest_centre(dataset: Mixture) -> Reader:
     centers = dataset.centers()
     tree = KDTree(centers.double().numpy())
 
-    def read(images: Tensor) -> Modes:
-        distances, nearest = map(np.asarray, tree.query(images.flatten(1).double().numpy()))
+    def read(drawn: Drawn) -> Modes:
+        distances, nearest = map(np.asarray, tree.query(drawn.images.flatten(1).double().numpy()))
         return Modes(nearest, distances <= WITHIN * dataset.std, len(centers))
 
     told = {
@@ -131,9 +130,9 @@ def stacked_digits(dataset: StackedMNIST, cache: Path | None = None) -> Reader:
     network = SmallCNN()
     logits = network.classifier(MNIST5k(), cache)
 
-    def read(images: Tensor) -> Modes:
-        height, width = images.shape[2:]
-        digits = logits(images.reshape(-1, 1, height, width)).argmax(axis=1).reshape(-1, 3)
+    def read(drawn: Drawn) -> Modes:
+        height, width = drawn.images.shape[2:]
+        digits = logits(drawn.images.reshape(-1, 1, height, width)).argmax(axis=1).reshape(-1, 3)
         nearest = digits @ np.array([100, 10, 1])
         return Modes(nearest, np.ones(len(nearest), dtype=bool), dataset.modes)
 

@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
 from ganstudy.gan.datasets import DATASETS, normalize
 from ganstudy.measure.metrics import METRICS
-from ganstudy.measure.spectrum import checkerboard, pattern_share
+from ganstudy.measure.metrics.spectrum import checkerboard, pattern_share
 
 
 def noise(n: int, side: int = 16, channels: int = 2, seed: int = 0):

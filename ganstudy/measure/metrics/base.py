@@ -1,0 +1,167 @@
+"""What a metric is, and the samples that metrics compare.
+
+A score compares generated with real samples, in that order. One whose input is not finite does
+not exist: ValueError, never a number.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ganstudy.registry import Component, Registry
+
+if TYPE_CHECKING:  # arrays are scored without torch
+    from torch import Generator, Tensor
+
+    from ganstudy.gan.datasets import Dataset
+
+Reads = Literal["features", "probabilities", "images", "modes", "training", "drawn"]
+Array = NDArray[np.floating]
+Statistics = dict[str, Array]
+T = TypeVar("T")
+
+
+class Score(NamedTuple):
+    """A score and its standard error over generated (and, where stated, real) samples."""
+
+    value: float
+    standard_error: float = float("nan")
+
+
+class Sample:
+    """Features of n images, and what several metrics compute of them, each thing once.
+
+    Attributes:
+        features: (n, d), finite, n >= 2, of the float type that they came in.
+        statistics: Name -> arrays that depend on these features only. Those of real images are
+            kept between studies.
+    """
+
+    def __init__(self, features: Array, role: str = "the") -> None:
+        """Raise ValueError unless `features` is a finite (n >= 2, d >= 1) array of floats."""
+        if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
+            raise ValueError(f"{role} features must be (n >= 2, d), got shape {features.shape}")
+        if not np.issubdtype(features.dtype, np.floating):
+            raise ValueError(f"{role} features must be floats, got {features.dtype}")
+        if not np.isfinite(features).all():
+            bad = (~np.isfinite(features)).sum()
+            raise ValueError(f"{role} features hold {bad} non-finite values")
+        self.features = features
+        self.statistics: dict[str, Statistics] = {}
+        self._against: dict[str, tuple[Sample, Any]] = {}
+
+    @classmethod
+    def of(cls, features: Array | Sample, role: str = "the") -> Sample:
+        """Return `features` as a sample; one that is a sample already keeps what it knows."""
+        return features if isinstance(features, Sample) else cls(features, role)
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.features)
+
+    @property
+    def dimension(self) -> int:
+        """The number d of features."""
+        return int(self.features.shape[1])
+
+    def statistic(self, name: str, compute: Callable[[Array], Statistics]) -> Statistics:
+        """Return what `compute` makes of the features, computed at the first call by this name."""
+        if name not in self.statistics:
+            self.statistics[name] = compute(self.features)
+        return self.statistics[name]
+
+    def against(self, real: Sample, name: str, compute: Callable[[], T]) -> T:
+        """Return what `compute` makes of this sample and `real`, computed once for the two."""
+        known = self._against.get(name)
+        if known is None or known[0] is not real:
+            known = self._against[name] = (real, compute())
+        return known[1]
+
+
+def pair(generated: Array | Sample, real: Array | Sample, rows: int = 2) -> tuple[Sample, Sample]:
+    """Return both as samples; raise ValueError unless they share d and have `rows` rows each."""
+    made, there = Sample.of(generated, "generated"), Sample.of(real, "real")
+    for role, sample in (("generated", made), ("real", there)):
+        if len(sample) < rows:
+            shape = sample.features.shape
+            raise ValueError(f"{role} features must be (n >= {rows}, d), got shape {shape}")
+    if made.dimension != there.dimension:
+        raise ValueError(f"features differ in d: {made.dimension} against {there.dimension}")
+    return made, there
+
+
+class Latents(NamedTuple):
+    """A generator as a function of its latents, for metrics that search them.
+
+    Attributes:
+        generate: (n, ...) latents -> (n, channels, height, width) in [-1, 1], in eval mode and
+            differentiable in the latents.
+        draw: Number of latents and a stream -> that many from the prior.
+    """
+
+    generate: Callable[[Tensor], Tensor]
+    draw: Callable[[int, Generator], Tensor]
+
+
+class Drawn(NamedTuple):
+    """What is known of one sample of images.
+
+    Attributes:
+        images: (n, channels, height, width) in [-1, 1].
+        features: Of these images.
+        latents: Of the generator that made them; None of real images.
+    """
+
+    images: Tensor
+    features: Sample
+    latents: Latents | None = None
+
+
+class Reader(NamedTuple):
+    """How metrics of one kind come by what they read.
+
+    Attributes:
+        read: A sample of images -> what the metrics are called with.
+        told: `features`, `features_hash`, `features_facts` and `dimension` of the protocol table.
+    """
+
+    read: Callable[[Drawn], Any]
+    told: dict[str, Any]
+
+
+class Metric(Component, ABC):
+    """A named score of one pair of samples: of their features, unless `reads` says otherwise."""
+
+    reads: ClassVar[Reads] = "features"
+    """What is compared: features (Sample), class probabilities (n, K), images (n, c, h, w) in
+    [-1, 1], modes.Modes, memorization.Nearest training images, or all that is known (Drawn)."""
+    direction: ClassVar[Literal["minimize", "maximize"]]
+    identity_value: ClassVar[float | None]
+    """The score of a set against itself; None where an unbiased estimate has no fixed one."""
+    short: ClassVar[str]
+    """How the stored name begins: `fd` in `fd_small_cnn_1k`."""
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError where this metric cannot be had of `dataset`."""
+
+    def check_size(self, n: int, dimension: int) -> None:
+        """Raise ValueError where n samples of `dimension` features are too few to be told of."""
+
+    def remark(self, n: int, dimension: int) -> str | None:
+        """Return what a reader must know of a score that was insisted on, None if nothing."""
+        return None
+
+    def prepare(self, real: Any) -> None:
+        """Compute the statistics of `real` that every score against it needs."""
+
+    @abstractmethod
+    def __call__(self, generated: Any, real: Any) -> Score:
+        """Return the score of n `generated` samples against m `real` ones."""
+
+
+METRICS: Registry[Metric] = Registry("metric")
