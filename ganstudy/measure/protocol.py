@@ -219,6 +219,7 @@ READERS: dict[Reads, Callable[[Source], Reader]] = {
     "probabilities": probability_reader,
     "images": lambda source: image_reader(source.dataset),
     "modes": lambda source: mode_reader(source.dataset, source.cache),
+    "drawn": lambda source: Reader(lambda drawn: drawn, image_reader(source.dataset).told),
 }
 """How to come by what a metric reads."""
 

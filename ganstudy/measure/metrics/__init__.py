@@ -7,6 +7,7 @@ from ganstudy.measure.metrics import gaussian, kernel, modes, neighbours, spectr
 from ganstudy.measure.metrics.base import (
     METRICS,
     Array,
+    Curve,
     Drawn,
     Latents,
     Metric,
@@ -22,6 +23,7 @@ from ganstudy.measure.metrics.neighbours import density_coverage, diversity, pre
 __all__ = [
     "METRICS",
     "Array",
+    "Curve",
     "Drawn",
     "Latents",
     "Metric",

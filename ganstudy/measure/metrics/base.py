@@ -95,6 +95,24 @@ def pair(generated: Array | Sample, real: Array | Sample, rows: int = 2) -> tupl
     return made, there
 
 
+class Curve(NamedTuple):
+    """A line that belongs to a score: what it is at other thresholds or trade-offs, say.
+
+    Attributes:
+        line: What this line is, in a few words: lines of one metric are drawn together.
+        x_name: Of the x axis, with its unit.
+        y_name: Of the y axis, with its unit.
+        x: (points,)
+        y: (points,)
+    """
+
+    line: str
+    x_name: str
+    y_name: str
+    x: Array
+    y: Array
+
+
 class Latents(NamedTuple):
     """A generator as a function of its latents, for metrics that search them.
 
@@ -158,6 +176,10 @@ class Metric(Component, ABC):
 
     def prepare(self, real: Any) -> None:
         """Compute the statistics of `real` that every score against it needs."""
+
+    def curves(self, generated: Any, real: Any) -> list[Curve]:
+        """Return the lines that belong to the score of these samples."""
+        return []
 
     @abstractmethod
     def __call__(self, generated: Any, real: Any) -> Score:
