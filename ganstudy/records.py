@@ -19,11 +19,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TRIALS, POINTS, EVENTS, REPORTED = (
+TRIALS, POINTS, EVENTS, REPORTED, CURVES = (
     "trials.parquet",
     "points.parquet",
     "events.parquet",
     "reported.parquet",
+    "curves.parquet",
 )
 CLOCK_COLUMNS = frozenset(
     {"started_at", "seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "attempts"}
@@ -191,6 +192,20 @@ REPORTED_SCHEMA = pa.schema(
 )
 """Scores of each arm's best generator on the report split: chosen on select, told on report."""
 
+CURVES_SCHEMA = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("trial_id", pa.string()),
+        ("name", pa.string()),
+        ("line", pa.string()),
+        ("x_name", pa.string()),
+        ("y_name", pa.string()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+    ]
+)
+"""Lines that belong to scores of those generators: at other thresholds or trade-offs."""
+
 TRIAL_COLUMNS = [
     ("study", pa.string()),
     ("arm", pa.string()),
@@ -261,6 +276,7 @@ class Results(NamedTuple):
     points: pd.DataFrame
     events: pd.DataFrame
     reported: pd.DataFrame
+    curves: pd.DataFrame
 
 
 def load_results(folder: str | Path) -> Results:
@@ -278,7 +294,12 @@ def load_results(folder: str | Path) -> Results:
     folder = Path(folder)
     if not (folder / TRIALS).exists():
         raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
-    empty = {POINTS: POINTS_SCHEMA, EVENTS: EVENTS_SCHEMA, REPORTED: REPORTED_SCHEMA}
+    empty = {
+        POINTS: POINTS_SCHEMA,
+        EVENTS: EVENTS_SCHEMA,
+        REPORTED: REPORTED_SCHEMA,
+        CURVES: CURVES_SCHEMA,
+    }
     frames = [pq.read_table(folder / TRIALS).to_pandas()]
     for name, schema in empty.items():
         path = folder / name

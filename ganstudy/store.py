@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ganstudy.records import (
+    CURVES,
+    CURVES_SCHEMA,
     EVENTS,
     EVENTS_SCHEMA,
     POINTS,
@@ -311,9 +313,10 @@ class StudyFolder:
         """Write one parquet table, all of it or nothing."""
         write_atomically(self.folder / name, lambda aside: pq.write_table(rows, aside))
 
-    def write_reported(self, rows: list[dict[str, Any]]) -> None:
-        """Write the scores of the arms' best generators on the report split."""
-        self.write_table(REPORTED, table(rows, REPORTED_SCHEMA))
+    def write_reported(self, scores: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
+        """Write scores and curves of the arms' best generators on the report split."""
+        self.write_table(REPORTED, table(scores, REPORTED_SCHEMA))
+        self.write_table(CURVES, table(curves, CURVES_SCHEMA))
 
     def trial_rows(self, running: bool = False) -> list[dict[str, Any]]:
         """Return the rows of trials.parquet as the trial folders stand.

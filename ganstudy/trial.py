@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
 from ganstudy.measure.features import write_torch
-from ganstudy.measure.metrics import Latents, Score
-from ganstudy.measure.protocol import RAW, Evaluator, MeasureConfig, evaluator
+from ganstudy.measure.metrics import Latents
+from ganstudy.measure.protocol import RAW, Evaluation, Evaluator, MeasureConfig, evaluator
 from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import Attempt, TrialFolder, Writer
 
@@ -165,8 +166,10 @@ def trial_steps(
     if latest is not None and latest[1].result.status.finished:
         yield _beat(spec, latest[1])
         return
-    # Per thread in torch's OpenMP build, so it is set where the training runs.
+    # Per thread in torch's OpenMP build, so it is set where the training runs. Scores are numpy's,
+    # whose BLAS would start a thread for every core of the machine.
     torch.set_num_threads(max(1, spec.cpu))
+    threadpool_limits(max(1, spec.cpu), user_api="blas")
     attempt = folder.new_attempt()
     try:
         run = TrialRun(spec, attempt, latest, trainer or build_trainer(spec.train, spec.device))
@@ -261,7 +264,8 @@ class TrialRun:
     def _measure(self, images: Tensor, *, final: bool) -> dict[str, float]:
         """Return scores, their standard errors and the held-out AUC by stored name."""
         values: dict[str, float] = {}
-        for name, score in judged(self.evaluator, self.trainer, images, final=final).items():
+        made = judged(self.evaluator, self.trainer, images, final=final)
+        for name, score in made.scores.items():
             values[name] = score.value
             if not math.isnan(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
@@ -349,21 +353,30 @@ class TrialRun:
             self.attempt.drop_earlier()
 
 
-def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -> dict[str, Score]:
-    """Return stored name -> score of `images`, which `trainer` has sampled.
+def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -> Evaluation:
+    """Return what came of `images`, which `trainer` has sampled.
 
     Where the study asks for it and the trainer samples an average of its generator, the generator
     as trained is scored beside it, on the same latents, under names that end in `_raw`.
     """
     if not isinstance(trainer, NetworkTrainer):
-        return judge.scores(images, final=final)
-    conditional = trainer.config.conditioning.uses_labels
-    latents = None if conditional else Latents(trainer.generate, trainer.draw_latents)
-    scores = judge.scores(images, latents, final=final)
+        return judge.evaluate(images, final=final)
+    made = judge.evaluate(images, latents_of(trainer), final=final)
     if judge.config.raw and trainer.averages:
         raw = trainer.sample(judge.config.samples, judge.noise(), raw=True)
-        scores |= {name + RAW: score for name, score in judge.scores(raw, final=False).items()}
-    return scores
+        scores = judge.scores(raw, final=False)
+        made.scores.update({name + RAW: score for name, score in scores.items()})
+    return made
+
+
+def latents_of(trainer: NetworkTrainer) -> Latents | None:
+    """Return the generator that `trainer` samples as a function of its latents.
+
+    None where it is conditional: a latent alone has no image.
+    """
+    if trainer.config.conditioning.uses_labels:
+        return None
+    return Latents(trainer.generate, trainer.draw_latents)
 
 
 def best_checkpoint(points: list[Point], primary: Primary) -> int | None:

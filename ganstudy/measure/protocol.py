@@ -28,7 +28,17 @@ from ganstudy.measure.features import (
     cached,
     content_hash,
 )
-from ganstudy.measure.metrics import METRICS, Drawn, Latents, Metric, Reader, Reads, Sample, Score
+from ganstudy.measure.metrics import (
+    METRICS,
+    Curve,
+    Drawn,
+    Latents,
+    Metric,
+    Reader,
+    Reads,
+    Sample,
+    Score,
+)
 from ganstudy.measure.metrics.modes import mode_reader
 from ganstudy.measure.metrics.spectrum import image_reader
 from ganstudy.registry import StudyError, unknown
@@ -224,6 +234,13 @@ READERS: dict[Reads, Callable[[Source], Reader]] = {
 """How to come by what a metric reads."""
 
 
+class Evaluation(NamedTuple):
+    """What came of one sample of images, each by the stored name of its score."""
+
+    scores: dict[str, Score]
+    curves: dict[str, list[Curve]]
+
+
 class Evaluator:
     """Scores images against one split of a data set."""
 
@@ -289,34 +306,47 @@ class Evaluator:
     def scores(
         self, images: Tensor, latents: Latents | None = None, *, final: bool = True
     ) -> dict[str, Score]:
-        """Return stored name -> score of `images`, (n, channels, height, width) in [-1, 1].
+        """Return stored name -> score; see `evaluate`."""
+        return self.evaluate(images, latents, final=final).scores
+
+    def evaluate(
+        self, images: Tensor, latents: Latents | None = None, *, final: bool = True
+    ) -> Evaluation:
+        """Score `images`, (n, channels, height, width) in [-1, 1].
 
         Images that are not finite, or whose features are not, have no score: all are NaN.
 
         Args:
             images: Of a generator.
             latents: The generator, where a metric searches its latents.
-            final: Whether to score the metrics of a trial's end too.
+            final: Whether to evaluate the metrics of a trial's end too, and all curves.
         """
         metrics = self.config.all_metrics if final else self.config.metrics
         # A trainer of one's own may hand out images that carry a gradient.
         plain = images.detach()
         features = self.extractor(plain) if plain.isfinite().all() else np.array(np.nan)
         if not np.isfinite(features).all():
-            return {self.name(m): Score(float("nan")) for m in metrics}
+            return Evaluation({self.name(m): Score(float("nan")) for m in metrics}, {})
         drawn = Drawn(plain, Sample(features, "generated"), latents)
-        return self._scores(drawn, metrics)
+        return self._evaluate(drawn, metrics, curves=final)
 
-    def _scores(self, drawn: Drawn, metrics: tuple[Metric, ...]) -> dict[str, Score]:
+    def _evaluate(
+        self, drawn: Drawn, metrics: tuple[Metric, ...], *, curves: bool = False
+    ) -> Evaluation:
         asked = {metric.reads for metric in metrics}
         made = {r: reader.read(drawn) for r, reader in self.readers.items() if r in asked}
-        return {self.name(m): m(made[m.reads], self._real_read[m.reads]) for m in metrics}
+        real = self._real_read
+        scores = {self.name(m): m(made[m.reads], real[m.reads]) for m in metrics}
+        if not curves:
+            return Evaluation(scores, {})
+        lines = {self.name(m): m.curves(made[m.reads], real[m.reads]) for m in metrics}
+        return Evaluation(scores, {name: found for name, found in lines.items() if found})
 
     def floor(self) -> dict[str, float]:
         """Return stored name -> score of real images of another split against this one's."""
         other: Split = "report" if self.split != "report" else "select"
-        scores = self._scores(self._reference(other, None), self.config.all_metrics)
-        return {name: score.value for name, score in scores.items()}
+        made = self._evaluate(self._reference(other, None), self.config.all_metrics)
+        return {name: score.value for name, score in made.scores.items()}
 
     def name(self, metric: Metric) -> str:
         """Return the stored name of `metric` under this protocol."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from ruamel.yaml import YAML
@@ -21,8 +21,8 @@ from ganstudy.display import Display
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
-from ganstudy.measure.metrics import METRICS
-from ganstudy.measure.protocol import RAW, Evaluator, MeasureConfig, evaluator
+from ganstudy.measure.metrics import METRICS, Curve
+from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder, write_text
@@ -33,7 +33,7 @@ from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
-from ganstudy.trial import TrialSpec, judged
+from ganstudy.trial import TrialSpec, latents_of
 
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
@@ -121,7 +121,11 @@ class Run:
         if not score:
             return trials
         with self.phase("reported"):
-            self.folder.write_reported(reported(self.spec, self.folder, trials))
+            told = reported(self.spec, self.folder, trials)
+            self.folder.write_reported(told.scores, told.curves)
+            if told.protocol:
+                protocol = self.folder.read_json("protocol.json")
+                self.folder.write_json("protocol.json", protocol | {"reported": told.protocol})
         return trials
 
     def track(self) -> None:
@@ -234,27 +238,38 @@ def tracking_failed(uri: str, error: Exception, folder: Path) -> str:
     )
 
 
-def reported(
-    spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+class Reported(NamedTuple):
+    """What is told of the arms' best generators: rows of two tables, and how they were measured.
+
+    Attributes:
+        protocol: As that of the study's own scores, by stored name.
+    """
+
+    scores: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    protocol: dict[str, dict[str, Any]]
+
+
+def reported(spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, Any]]) -> Reported:
     """Score each arm's best generator, chosen on select, on the report split.
 
     The study's own scores, and the kernel distance on ImageNet features, which no trial was
     chosen by.
     """
+    told = Reported([], [], {})
     best = best_trials(spec, trials)
     if not best:
-        return []
+        return told
     features = folder.folder / "features"
     judges = [
         evaluator(measure, spec.dataset, "report", features)
         for measure in (spec.measure, *judging(spec.dataset))
     ]
-    floors = [judge.floor() for judge in judges]
-    rows = []
+    for judge in judges:
+        told.protocol.update(judge.protocol())
     for trial in best:
-        rows += _reported_trial(spec, folder, trial, judges, floors)
-    return rows
+        _report_trial(spec, folder, trial, judges, told)
+    return told
 
 
 def judging(dataset: Dataset) -> list[MeasureConfig]:
@@ -300,37 +315,37 @@ def _counts(spec: StudySpec, trial: dict[str, Any]) -> bool:
     return bool(trial["config_id"] != DEFAULT_CONFIG)
 
 
-def _reported_trial(
+def _report_trial(
     spec: StudySpec,
     folder: StudyFolder,
     trial: dict[str, Any],
     judges: Sequence[Evaluator],
-    floors: Sequence[dict[str, float]],
-) -> list[dict[str, Any]]:
+    told: Reported,
+) -> None:
+    """Add what comes of one arm's best generator to `told`."""
     trainer = build_trainer(_spec_of(spec, trial).train)
     weights = torch.load(
         folder.folder / trial["generator_best"], map_location="cpu", weights_only=True
     )
     trainer.load_generator_state_dict(weights)
-    rows = []
-    for judge, floor in zip(judges, floors, strict=True):
+    who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
+    for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())
-        for name, score in judged(judge, trainer, images, final=True).items():
-            rows.append(
-                {
-                    "arm": trial["arm"],
-                    "trial_id": trial["trial_id"],
-                    "discriminator_updates": trial["best_at"],
-                    "name": name,
-                    "split": judge.split,
-                    "n_generated": judge.config.samples,
-                    "n_real": len(judge.real.features),
-                    "value": score.value,
-                    "standard_error": score.standard_error,
-                    "floor": floor.get(name.removesuffix(RAW), math.nan),
-                }
-            )
-    return rows
+        made = judge.evaluate(images, latents_of(trainer))
+        for name, score in made.scores.items():
+            how = told.protocol[name]
+            row = {key: how[key] for key in ("split", "n_generated", "n_real", "floor")}
+            at = {"name": name, "discriminator_updates": trial["best_at"]}
+            told.scores.append({**who, **at, **row, **score._asdict()})
+        for name, curves in made.curves.items():
+            told.curves.extend(_curve_rows({**who, "name": name}, curves))
+
+
+def _curve_rows(who: dict[str, Any], curves: Sequence[Curve]) -> Iterator[dict[str, Any]]:
+    for line, x_name, y_name, xs, ys in curves:
+        named = {**who, "line": line, "x_name": x_name, "y_name": y_name}
+        for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
+            yield {**named, "x": x, "y": y}
 
 
 def _spec_of(spec: StudySpec, trial: dict[str, Any]) -> TrialSpec:

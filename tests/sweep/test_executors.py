@@ -130,7 +130,6 @@ def held_midway(driver: int, runs: Path, name: str) -> list[int]:
     actors = trial_processes(driver)
     for actor in actors:
         os.kill(actor, signal.SIGSTOP)
-    print("held", actors, midway(runs, name), flush=True)
     if len(actors) == 2 and midway(runs, name) == 2:
         return actors
     for actor in actors:
