@@ -390,6 +390,46 @@ def report(
 
 
 @app.command()
+def sanity(
+    directory: StudyDir,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features", metavar="NAME", help="Network to compare with the study's own."
+        ),
+    ] = None,
+    generators: Annotated[int, typer.Option(min=4, help="Most generators to rank.")] = 24,
+    repeats: Annotated[int, typer.Option(min=1, help="Draws of real images for each level.")] = 5,
+) -> None:
+    """Measure whether the study's scores can be trusted, and tell it in the report."""
+    from analysis.report import write_report
+    from ganstudy.registry import StudyError
+    from ganstudy.sweep.sanity import Asked, measured, networks
+
+    folder = opened(directory)
+    spec = read(directory / "study.yaml")
+    try:
+        asked = Asked(networks(spec, features or ()), generators, repeats)
+        folder.lock()
+    except StudyError as error:
+        refuse(f"--features: {error}")
+    except BlockingIOError as error:
+        refuse(str(error))
+    try:
+        readings = measured(spec, folder, asked, err)
+        folder.write_sanity([reading._asdict() for reading in readings])
+        write_report(directory, directory / "report.html")
+    except KeyboardInterrupt:
+        err.print("interrupted: nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        refuse(f"{directory}: {error.strerror or error}")
+    finally:
+        folder.unlock()
+    out.print(Text(f"{len(readings)} scores; report {directory / 'report.html'}"), soft_wrap=True)
+
+
+@app.command()
 def ui(
     directory: StudyDir,
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,

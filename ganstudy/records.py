@@ -19,12 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TRIALS, POINTS, EVENTS, REPORTED, CURVES = (
+TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
     "points.parquet",
     "events.parquet",
     "reported.parquet",
     "curves.parquet",
+    "sanity.parquet",
 )
 CLOCK_COLUMNS = frozenset(
     {"started_at", "seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "attempts"}
@@ -206,6 +207,22 @@ CURVES_SCHEMA = pa.schema(
 )
 """Lines that belong to scores of those generators: at other thresholds or trade-offs."""
 
+SANITY_SCHEMA = pa.schema(
+    [
+        ("experiment", pa.string()),
+        ("name", pa.string()),
+        ("direction", pa.string()),
+        ("series", pa.string()),
+        ("x", pa.float64()),
+        ("repeat", pa.int64()),
+        ("n_generated", pa.int64()),
+        ("n_real", pa.int64()),
+        ("value", pa.float64()),
+        ("standard_error", pa.float64()),
+    ]
+)
+"""Scores of real images, spoilt by degrees or few, and of generators by several networks."""
+
 TRIAL_COLUMNS = [
     ("study", pa.string()),
     ("arm", pa.string()),
@@ -277,6 +294,7 @@ class Results(NamedTuple):
     events: pd.DataFrame
     reported: pd.DataFrame
     curves: pd.DataFrame
+    sanity: pd.DataFrame
 
 
 def load_results(folder: str | Path) -> Results:
@@ -299,6 +317,7 @@ def load_results(folder: str | Path) -> Results:
         EVENTS: EVENTS_SCHEMA,
         REPORTED: REPORTED_SCHEMA,
         CURVES: CURVES_SCHEMA,
+        SANITY: SANITY_SCHEMA,
     }
     frames = [pq.read_table(folder / TRIALS).to_pandas()]
     for name, schema in empty.items():

@@ -31,6 +31,8 @@ from ganstudy.records import (
     POINTS_SCHEMA,
     REPORTED,
     REPORTED_SCHEMA,
+    SANITY,
+    SANITY_SCHEMA,
     TRIALS,
     Point,
     TrialRecord,
@@ -317,6 +319,10 @@ class StudyFolder:
         """Write scores and curves of the arms' best generators on the report split."""
         self.write_table(REPORTED, table(scores, REPORTED_SCHEMA))
         self.write_table(CURVES, table(curves, CURVES_SCHEMA))
+
+    def write_sanity(self, rows: list[dict[str, Any]]) -> None:
+        """Write what the study's scores say of spoilt images and of its generators."""
+        self.write_table(SANITY, table(rows, SANITY_SCHEMA))
 
     def trial_rows(self, running: bool = False) -> list[dict[str, Any]]:
         """Return the rows of trials.parquet as the trial folders stand.

@@ -18,7 +18,7 @@ from torch import Tensor
 from ganstudy.display import duration
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES, FeatureNetwork
-from ganstudy.measure.metrics import METRICS
+from ganstudy.measure.metrics import METRICS, Metric
 from ganstudy.measure.protocol import Evaluator, MeasureConfig
 from ganstudy.measure.sanity import (
     EXPERIMENTS,
@@ -33,6 +33,7 @@ from ganstudy.records import TrialStatus
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
 from ganstudy.study.spec import StudySpec
+from ganstudy.sweep.driver import prepare
 from ganstudy.trial import TrialSpec
 
 NETWORKS = ("random_conv", "pixels", "lite0")
@@ -89,9 +90,15 @@ def networks(spec: StudySpec, names: Sequence[str]) -> list[FeatureNetwork]:
 
 
 def measured(
-    spec: StudySpec, folder: StudyFolder, trials: Sequence[Row], asked: Asked, console: Console
+    spec: StudySpec, folder: StudyFolder, asked: Asked, console: Console
 ) -> list[Reading]:
-    """Return what the experiments read; progress goes to `console`."""
+    """Return what the experiments read; progress goes to `console`.
+
+    A study of which no trial has begun is prepared first.
+    """
+    trials = folder.compact()
+    if not (folder.folder / "protocol.json").exists():
+        prepare(spec, folder)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     found: list[Reading] = []
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
@@ -184,7 +191,7 @@ def measures(spec: StudySpec, others: Sequence[FeatureNetwork]) -> list[MeasureC
     for network in (own.features, *others):
         samples = own.samples if network.resize == "none" else min(own.samples, SLOW_SAMPLES)
         reads = SCORED if network is own.features else ("features",)
-        metrics = (kernel,)
+        metrics: tuple[Metric, ...] = (kernel,)
         if primary.reads in reads and primary.name != kernel.name:
             both = MeasureConfig(network, (primary, kernel), samples, 1, own.noise_seed)
             metrics = both.metrics if _allowed(both, spec) else metrics
