@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from analysis import figures, statistics
+from analysis import figures, reported, statistics
 from analysis.statistics import Estimate
 from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
@@ -67,8 +67,8 @@ def summarize(folder: Path) -> Summary:
 
 def summarize_study(study: Study) -> Summary:
     """Return the table of arms of a loaded study."""
-    reported = study.results.reported
-    others = sorted(set(reported["name"]) - set(study.protocol))
+    rescored = study.results.reported
+    others = sorted(set(rescored["name"]) - set(study.protocol))
     units = "seeds" if study.unit == "seed" else "configs"
     columns = ["arm", units, "failed", "collapsed", "median", "best", "on report", *others]
     rows = []
@@ -78,7 +78,7 @@ def summarize_study(study: Study) -> Summary:
         if len(scores):
             median = _signed(statistics.median_best_of_k(scores, 1), study.sign)
         best = study.sign * scores.min() if len(scores) else math.nan
-        told = {row["name"]: row for _, row in reported[reported["arm"] == arm].iterrows()}
+        told = {row["name"]: row for _, row in rescored[rescored["arm"] == arm].iterrows()}
         rows.append(
             [
                 arm,
@@ -125,11 +125,14 @@ def _share(count: int, n: int) -> str:
 
 
 def _with_error(row: Any) -> str:
-    if row is None:
-        return NONE
-    if math.isnan(row["standard_error"]):
-        return number(row["value"])
-    return f"{number(row['value'])} ± {row['standard_error']:.2g}"
+    return NONE if row is None else with_error(row["value"], row["standard_error"])
+
+
+def with_error(value: float, standard_error: float) -> str:
+    """Return `value ± one standard error`, or the value alone where it has none."""
+    if math.isnan(standard_error):
+        return number(value)
+    return f"{number(value)} ± {standard_error:.2g}"
 
 
 def write_report(folder: Path, target: Path) -> None:
@@ -168,10 +171,14 @@ def render(study: Study) -> str:
         main_figures=_main_figures(study),
         curves=_training_figures(study),
         galleries=_galleries(study),
+        scores=_score_rows(study),
+        score_curves=_curve_figures(study),
         comparisons=comparisons(study),
         trials=_trial_rows(study),
         events=_event_rows(study),
         protocol=_protocol_rows(study),
+        inception=any(name.startswith(("fid_", "kid_")) for name in study.protocol),
+        arms=study.arms,
         notes=study.notes,
         unit=study.unit,
         judged=set(study.results.reported["name"]) - set(study.protocol),
@@ -307,8 +314,10 @@ def _event_rows(study: Study) -> list[dict[str, str]]:
 
 def _reads(how: Mapping[str, Any]) -> str:
     """Return what a score was computed from, in words."""
-    facts = how["features_facts"].items()
-    accuracy = ", ".join(f"{k.removeprefix('accuracy_')} {v:.1%}" for k, v in facts)
+    facts = how["features_facts"]
+    shares = {k.removeprefix("accuracy_"): v for k, v in facts.items() if "accuracy_" in k}
+    accuracy = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
+    others = "".join(f"; {k}: {v}" for k, v in facts.items() if "accuracy_" not in k)
     network = how["features"]["name"]
     said = {
         "images": "the images themselves",
@@ -316,34 +325,56 @@ def _reads(how: Mapping[str, Any]) -> str:
     }.get(how.get("reads", "features"))
     if said is None:
         said = f"{network}, {how['dimension']} features, weights {how['features_hash']}"
-    return said + (f" (accuracy: {accuracy})" if accuracy else "")
+    resized = how.get("resize", NONE)
+    if resized not in ("none", NONE):
+        said += f", images resized: {resized}"
+    return said + (f" (accuracy: {accuracy})" if accuracy else "") + others
 
 
 def _protocol_rows(study: Study) -> list[dict[str, str]]:
+    """Return one row per score: those of trials, then those that judged only on report."""
+    judged = {n: how for n, how in study.reported_protocol.items() if n not in study.protocol}
     rows = []
-    for name, how in study.protocol.items():
+    for name, how in {**study.protocol, **judged}.items():
         rows.append(
             {
                 "name": name,
-                "features": _reads(how),
+                "features": _reads(how) + ("; chose nothing" if name in judged else ""),
                 "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
+                "noise": str(how.get("noise_seed", NONE)),
                 "floor": number(how["floor"]),
                 "better": "lower" if how["direction"] == "minimize" else "higher",
             }
         )
-    reported = study.results.reported
-    for name in sorted(set(reported["name"]) - set(study.protocol)):
-        row = reported[reported["name"] == name].iloc[0]
-        rows.append(
-            {
-                "name": name,
-                "features": "EfficientNet-Lite0, 1280 ImageNet features; chose nothing",
-                "n": f"{row['n_generated']} generated, {row['n_real']} real ({row['split']})",
-                "floor": number(row["floor"]),
-                "better": "lower",
-            }
-        )
     return rows
+
+
+def _score_rows(study: Study) -> list[dict[str, Any]]:
+    """Return one row per score of the arms' best generators, its floor beside it."""
+    return [
+        {
+            "name": row.name,
+            "better": row.better or NONE,
+            "n": row.n,
+            "cells": [
+                with_error(*row.values.get(arm, (math.nan, math.nan))) for arm in study.arms
+            ],
+            "floor": number(row.floor),
+        }
+        for row in reported.score_rows(study)
+    ]
+
+
+def _curve_figures(study: Study) -> list[PlacedFigure]:
+    """Return one figure per pair of axes that the scores' curves have."""
+    return [
+        PlacedFigure(
+            _html(reported.curves_figure(group, study.arms), f"curve-{index}"),
+            f"{group.y_name} by {group.x_name}",
+            f"Each arm's best generator on the report split; goes with {', '.join(group.names)}.",
+        )
+        for index, group in enumerate(reported.curves_data(study))
+    ]
 
 
 def _parameter_rows(study: Study) -> list[dict[str, str]]:

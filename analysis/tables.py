@@ -27,6 +27,7 @@ class Study:
         results: The tables.
         settings: The resolved study.
         protocol: Stored score name -> how it was measured.
+        reported_protocol: The same of the scores on the report split.
         notes: What is allowed and yet not what it may seem, with the arms it is of.
         primary: Stored name of the primary score.
         sign: 1 where lower scores are better, -1 where higher ones are.
@@ -37,6 +38,7 @@ class Study:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     protocol: dict[str, dict[str, Any]]
+    reported_protocol: dict[str, dict[str, Any]]
     notes: list[str]
     primary: str
     sign: int
@@ -61,6 +63,7 @@ class Study:
             settings=YAML(typ="safe", pure=True).load(text),
             provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
             protocol=protocol["scores"],
+            reported_protocol=protocol.get("reported", {}),
             notes=protocol.get("notes", []),
             primary=protocol["primary"],
             sign=1 if protocol["minimize"] else -1,

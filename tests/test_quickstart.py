@@ -28,7 +28,7 @@ def test_the_quickstart_keeps_its_promises(tmp_path):
     print(f"quickstart: {seconds:.0f} s")
 
     folder = tmp_path / "quickstart"
-    trials, points, events, reported = load_results(folder)
+    trials, points, events, reported, *_ = load_results(folder)
     assert trials.groupby("arm").size().to_dict() == dict.fromkeys(ARMS, 4)
     assert set(trials["status"]) <= {"completed", "stopped", "diverged"}
     assert not points.duplicated(["trial_id", "name", "discriminator_updates"]).any()

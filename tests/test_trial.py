@@ -88,6 +88,64 @@ def test_a_finished_trial_is_not_run_again(tiny, study):
     assert len(study.trial(spec.trial_id).attempts()) == 1
 
 
+def test_metrics_of_the_end_are_scored_once_at_the_end(tiny, study):
+    tiny["measure"]["final"] = ["recall"]
+    record = run_trial(first(tiny), study.trial("final"))
+    scored = [p.discriminator_updates for p in record.points if p.name.startswith("recall")]
+    assert scored == [60]
+
+
+def test_the_raw_generator_is_scored_beside_its_average(tiny, study):
+    tiny["measure"]["raw"] = True
+    plain = run_trial(first(tiny), study.trial("plain"))
+    assert not any(p.name.endswith("_raw") for p in plain.points)
+    tiny["base"]["stabilizers"] = {"ema": {"decay": 0.9}}
+    spec = first(tiny)
+    averaged = run_trial(spec, study.trial("averaged"))
+    at_end = averaged.values_at(60)
+    name = spec.measure.primary
+    # An average leaves the game alone: as trained, the generator is that of the plain run.
+    assert at_end[name + "_raw"] == plain.values_at(60)[name]
+    assert at_end[name] != at_end[name + "_raw"]
+
+
+class Broken:
+    """A trainer of one's own whose generator outputs NaN from update 20 on, losses being fine."""
+
+    def __init__(self) -> None:
+        self.generator_updates = self.discriminator_updates = 0
+
+    def advance(self, updates: int) -> dict[str, float]:
+        self.generator_updates += updates
+        self.discriminator_updates += updates
+        return {"generator_loss": 0.7}
+
+    def sample(self, count: int, rng: torch.Generator) -> torch.Tensor:
+        images = torch.rand(count, 1, 8, 8, generator=rng)
+        return images * math.nan if self.discriminator_updates >= 20 else images
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": self.discriminator_updates}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.generator_updates = self.discriminator_updates = state["updates"]
+
+
+def test_a_generator_that_outputs_nan_diverges_and_has_no_score(tiny, study):
+    tiny["measure"]["final"] = ["recall"]
+    spec = first(tiny)
+    record = run_trial(spec, study.trial("broken"), trainer=Broken())
+    assert record.result.status is TrialStatus.DIVERGED
+    assert [(e.kind, e.onset) for e in record.events if e.kind == "divergence"] == [
+        ("divergence", 20)
+    ]
+    assert math.isfinite(record.values_at(0)[spec.measure.primary])
+    for at in (20, 40, 60):
+        scores = [v for name, v in record.values_at(at).items() if name != "generator_loss"]
+        assert scores
+        assert all(math.isnan(value) for value in scores)
+
+
 def exploding(tiny):
     """A study whose first trial truly diverges: SGD with a learning rate of 10^6."""
     tiny["base"]["optimizer"] = {"name": "sgd", "lr": 1e6}

@@ -122,3 +122,56 @@ def test_real_images_are_the_same_for_all_metrics():
     scores = judge.scores(judge.real.images)
     assert scores["checkerboard_80"].value == 1
     assert torch.equal(judge.real.images, normalize(digits.images("select")[:80]))
+
+
+def test_images_whose_features_overflow_have_no_score():
+    digits = DATASETS.build("digits")
+    judge = Evaluator(measure("kernel_distance", features=TINY_CNN, samples=50), digits)
+    scores = judge.scores(torch.full((50, 1, 8, 8), 1e38))
+    assert all(math.isnan(score.value) for score in scores.values())
+
+
+def test_a_frechet_distance_of_few_samples_is_refused_unless_the_study_insists():
+    digits = DATASETS.build("digits")
+    with pytest.raises(StudyError, match="metrics.frechet_distance: is blind.*kernel_distance"):
+        measure("frechet_distance", features="pixels", samples=100).check(digits)
+    insisted = measure({"name": "frechet_distance", "insist": True}, samples=100)
+    insisted.check(digits)
+    assert "believe kernel_distance" in insisted.remarks(digits)[0]
+    assert not measure("kernel_distance", samples=100).remarks(digits)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"raw": 1}, "raw: must be true or false, got 1"),
+        ({"final": ["recal"]}, "final.0: unknown metric 'recal'; did you mean 'recall'"),
+        ({"finals": []}, "unknown key 'finals'; did you mean 'final'"),
+    ],
+)
+def test_wrong_settings_name_their_place(data, message):
+    with pytest.raises(StudyError, match=message):
+        MeasureConfig.from_dict(data, budget=600)
+
+
+def test_measures_survive_their_own_dict():
+    config = MeasureConfig.from_dict({"final": ["recall"], "raw": True, "samples": 50}, 600)
+    assert MeasureConfig.from_dict(config.to_dict(), 600) == config
+    assert [m.name for m in config.all_metrics][-1] == "recall"
+
+
+def test_one_score_is_asked_for_once():
+    digits = DATASETS.build("digits")
+    twice = {"features": "pixels", "metrics": ["recall"], "final": ["recall"], "samples": 50}
+    with pytest.raises(StudyError, match="two of them would be stored as recall_pixels_50"):
+        MeasureConfig.from_dict(twice, 600).check(digits)
+
+
+def test_reference_statistics_are_those_computed_anew(tmp_path):
+    digits = DATASETS.build("digits")
+    config = measure("kernel_distance", "precision", "recall", samples=80)
+    images = normalize(digits.images("report")[:80])
+    fresh = Evaluator(config, digits, cache=tmp_path).scores(images)
+    again = Evaluator(config, digits, cache=tmp_path)
+    assert list(tmp_path.glob("real-*.pt"))
+    assert again.scores(images) == fresh

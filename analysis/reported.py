@@ -1,0 +1,119 @@
+"""What is told of each arm's best generator, chosen on select, on the report split."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.figures import DASHES, layout, score_axis, style
+from analysis.tables import Study
+
+
+class ScoreRow(NamedTuple):
+    """One score of every arm's best generator.
+
+    Attributes:
+        values: Arm -> value and standard error, NaN where there is none.
+        floor: Of real images against real ones at the same n.
+        better: "lower" or "higher".
+    """
+
+    name: str
+    better: str
+    n: str
+    values: dict[str, tuple[float, float]]
+    floor: float
+
+
+def score_rows(study: Study) -> list[ScoreRow]:
+    """Return one row per score, the study's own first, in the order of its measures."""
+    reported = study.results.reported
+    rows = []
+    for name in _ordered(study):
+        mine = reported[reported["name"] == name]
+        first = mine.iloc[0]
+        values = {
+            row["arm"]: (float(row["value"]), float(row["standard_error"]))
+            for _, row in mine.iterrows()
+        }
+        how = study.reported_protocol.get(name, {})
+        better = {"minimize": "lower", "maximize": "higher"}.get(how.get("direction", ""), "")
+        n = f"{first['n_generated']} against {first['n_real']}"
+        rows.append(ScoreRow(name, better, n, values, float(first["floor"])))
+    return rows
+
+
+def _ordered(study: Study) -> list[str]:
+    names = list(dict.fromkeys(study.results.reported["name"]))
+    own = [name for name in study.protocol if name in names]
+    return own + [name for name in names if name not in own]
+
+
+class Line(NamedTuple):
+    """One curve of one arm's best generator."""
+
+    arm: str
+    line: str
+    x: list[float]
+    y: list[float]
+
+
+class CurveGroup(NamedTuple):
+    """The curves that share a metric and its axes."""
+
+    x_name: str
+    y_name: str
+    names: list[str]
+    lines: list[Line]
+
+
+def curves_data(study: Study) -> list[CurveGroup]:
+    """Return all curves of the arms' best generators, one group per pair of axes.
+
+    Several scores that are read off one curve bring it several times; it is drawn once.
+    """
+    groups = []
+    for (x_name, y_name), rows in study.results.curves.groupby(["x_name", "y_name"], sort=False):
+        once = rows.drop_duplicates(["arm", "line", "x", "y"])
+        lines = [_line(str(arm), str(line), part) for (arm, line), part in
+                 once.groupby(["arm", "line"], sort=False)]  # fmt: skip
+        names = list(dict.fromkeys(rows["name"]))
+        groups.append(CurveGroup(str(x_name), str(y_name), names, lines))
+    return groups
+
+
+def _line(arm: str, line: str, rows: pd.DataFrame) -> Line:
+    return Line(arm, line, rows["x"].tolist(), rows["y"].tolist())
+
+
+def curves_figure(group: CurveGroup, arms: list[str]) -> go.Figure:
+    """Draw one colour an arm and one dash a line, gaps where a value is not finite."""
+    figure = go.Figure()
+    dashes = {line: DASHES[i % len(DASHES)] for i, line in enumerate(_lines(group))}
+    for line in group.lines:
+        label = f"{line.arm}: {line.line}"
+        figure.add_scatter(
+            x=line.x,
+            y=[y if math.isfinite(y) else None for y in line.y],
+            mode="lines",
+            name=label,
+            line={"color": style(arms.index(line.arm)).color, "dash": dashes[line.line]},
+            hovertemplate=f"{label}<br>%{{x:.4g}}: %{{y:.4g}}<extra></extra>",
+        )
+    figure.update_layout(**layout(), xaxis=_axis(group), yaxis={"title": group.y_name})
+    return figure
+
+
+def _lines(group: CurveGroup) -> list[str]:
+    return list(dict.fromkeys(line.line for line in group.lines))
+
+
+def _axis(group: CurveGroup) -> dict[str, Any]:
+    """Return the x axis: logarithmic where it spans more than a decade."""
+    xs = [x for line in group.lines for x in line.x if math.isfinite(x)]
+    if xs and min(xs) > 0 and max(xs) > 10 * min(xs):
+        return score_axis(group.x_name, xs)
+    return {"title": group.x_name}
