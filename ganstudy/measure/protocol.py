@@ -39,6 +39,7 @@ from ganstudy.measure.metrics import (
     Sample,
     Score,
 )
+from ganstudy.measure.metrics.memorization import training_reader
 from ganstudy.measure.metrics.modes import mode_reader
 from ganstudy.measure.metrics.spectrum import image_reader
 from ganstudy.registry import StudyError, unknown
@@ -229,6 +230,9 @@ READERS: dict[Reads, Callable[[Source], Reader]] = {
     "probabilities": probability_reader,
     "images": lambda source: image_reader(source.dataset),
     "modes": lambda source: mode_reader(source.dataset, source.cache),
+    "training": lambda source: training_reader(
+        source.dataset, source.network, source.told, source.cache
+    ),
     "drawn": lambda source: Reader(lambda drawn: drawn, image_reader(source.dataset).told),
 }
 """How to come by what a metric reads."""

@@ -3,7 +3,17 @@
 The functions behind them are pure: arrays (or samples) in, numbers out.
 """
 
-from ganstudy.measure.metrics import gaussian, kernel, modes, neighbours, spectrum
+from ganstudy.measure.metrics import (
+    classes,
+    gaussian,
+    kernel,
+    memorization,
+    modes,
+    neighbours,
+    prd,
+    spectrum,
+    structure,
+)
 from ganstudy.measure.metrics.base import (
     METRICS,
     Array,
@@ -16,9 +26,13 @@ from ganstudy.measure.metrics.base import (
     Sample,
     Score,
 )
+from ganstudy.measure.metrics.classes import inception_score
 from ganstudy.measure.metrics.gaussian import frechet_distance
 from ganstudy.measure.metrics.kernel import kernel_distance
+from ganstudy.measure.metrics.memorization import data_copying
 from ganstudy.measure.metrics.neighbours import density_coverage, diversity, precision_recall
+from ganstudy.measure.metrics.prd import prd_curve
+from ganstudy.measure.metrics.structure import ms_ssim
 
 __all__ = [
     "METRICS",
@@ -31,14 +45,22 @@ __all__ = [
     "Reads",
     "Sample",
     "Score",
+    "classes",
+    "data_copying",
     "density_coverage",
     "diversity",
     "frechet_distance",
     "gaussian",
+    "inception_score",
     "kernel",
     "kernel_distance",
+    "memorization",
     "modes",
+    "ms_ssim",
     "neighbours",
+    "prd",
+    "prd_curve",
     "precision_recall",
     "spectrum",
+    "structure",
 ]
