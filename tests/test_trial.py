@@ -99,7 +99,7 @@ def test_the_raw_generator_is_scored_beside_its_average(tiny, study):
     tiny["measure"]["raw"] = True
     plain = run_trial(first(tiny), study.trial("plain"))
     assert not any(p.name.endswith("_raw") for p in plain.points)
-    tiny["base"]["stabilizers"] = {"ema": {"decay": 0.9}}
+    tiny["base"]["stabilizers"] = {"ema": {"halflife_images": 200}}
     spec = first(tiny)
     averaged = run_trial(spec, study.trial("averaged"))
     at_end = averaged.values_at(60)

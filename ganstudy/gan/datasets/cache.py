@@ -32,13 +32,13 @@ def shared(folder: Path, make: Callable[[], Arrays]) -> Arrays:
     found = _mapped(folder)
     if found is not None:
         return found
-    with _alone(folder):
+    with alone(folder / LOCK):
         found = _mapped(folder)
         return _kept(folder, make()) if found is None else found
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Run a block in one process at a time; in all at once where no lock can be had."""
     lock = FileLock(folder / LOCK)
     try:
