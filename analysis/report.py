@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from analysis import figures, reported, statistics
+from analysis import figures, reported, sanity, statistics
 from analysis.statistics import Estimate
 from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
@@ -176,6 +176,7 @@ def render(study: Study) -> str:
         comparisons=comparisons(study),
         trials=_trial_rows(study),
         events=_event_rows(study),
+        trust=_trust(study),
         protocol=_protocol_rows(study),
         inception=any(name.startswith(("fid_", "kid_")) for name in study.protocol),
         arms=study.arms,
@@ -265,6 +266,19 @@ def _galleries(study: Study) -> list[dict[str, Any]]:
                 shown.append({"pick": pick, "uri": f"data:image/png;base64,{data}"})
         galleries.append({"arm": arm, "shown": shown})
     return galleries
+
+
+def _trust(study: Study) -> dict[str, Any] | None:
+    """Return the section on whether scores can be trusted, its figures as HTML."""
+    found = sanity.section(study)
+    if found is None:
+        return None
+    groups = [
+        group._asdict()
+        | {"placed": [PlacedFigure(_html(p.figure, p.key), p.title, "") for p in group.figures]}
+        for group in found.groups
+    ]
+    return {"columns": found.columns, "rows": found.rows, "groups": groups}
 
 
 def _trial_rows(study: Study) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ CLEAR = 0.9
 """Spearman's rho from which on a score is said to see what was done to the images."""
 DRAWS = 2000
 """Bootstrap draws of generators for an interval of rho."""
-FEWEST = 4
-"""Pairs below which no order is told."""
+FEWEST, FEWEST_DRAWN = 4, 8
+"""Generators below which no order of them is told, and below which no interval of it."""
 HEIGHT = 300
 
 
@@ -40,14 +40,17 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 def rank_agreement(x: ArrayLike, y: ArrayLike) -> Estimate:
     """Return Spearman's rho of two scores of the same generators, with a bootstrap interval.
 
-    The percentile interval over draws of generators with replacement. Pairs in which either is
-    not finite are left out; fewer than 4 pairs, or a constant score, have no rho.
+    The percentile interval over draws of generators with replacement; none of fewer than 8
+    generators, nor of a rho of 1 or -1, which every draw repeats. Pairs in which either is not
+    finite are left out; fewer than 4 pairs, or a constant score, have no rho.
     """
     pairs = np.column_stack((np.asarray(x, float), np.asarray(y, float)))
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     n = len(pairs)
     if n < FEWEST or math.isnan(rho := spearman(*pairs.T)):
         return Estimate(math.nan, None, None, n)
+    if n < FEWEST_DRAWN or abs(rho) > 1 - 1e-12:
+        return Estimate(rho, None, None, n)
     rng = np.random.default_rng(0)
     drawn = [spearman(*pairs[rng.integers(n, size=n)].T) for _ in range(DRAWS)]
     tail = (1 - CONFIDENCE) / 2
@@ -378,19 +381,19 @@ def _ladder_group(spoilt: Sequence[Panel]) -> Group:
 
 
 def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
-    n = int(study.protocol[study.primary]["n_generated"])
+    n = study.protocol.get(study.primary, {}).get("n_generated")
     one = floors[0]
     line = one.lines[0]
     values = dict(zip(line.x, line.mean, strict=True))
     mark = n if n in values else None
-    at = n if mark else max(values)
-    least = min(values)
+    most, least = max(values) if mark is None else mark, min(values)
     caption = (
-        f"{one.name} of real images is {values[at]:.3g} at n = {at:g} and {values[least]:.3g} "
-        f"at n = {least:g}: what a score gains below that floor says nothing, and scores at "
-        f"different n do not compare. Images of train, or of report, against as many of select; "
-        f"where train lies worse than report the feature network, trained on train, tells them "
-        f"apart. {_repeats(one)} repeats, which the bars span; dotted: the study's n."
+        f"{one.name} of real images is {values[most]:.3g} at n = {most:g} and "
+        f"{values[least]:.3g} at n = {least:g}: no generator can be told from real images below "
+        f"its score's floor, and scores at different n do not compare. Images of train, or of "
+        f"report, against as many of select; the two lines part where the feature network knows "
+        f"the images of train. {_repeats(one)} draws, which the bars span and which at the size "
+        f"of a whole split are one and the same; dotted: the study's n."
     )
     return Group(
         "Real images against real ones, by n", caption, _places(floors, "floor_by_n", mark=mark)
@@ -429,4 +432,6 @@ def agreed(estimate: Estimate) -> str:
     """Return rho with its interval, `0.93 [0.80, 0.98]`, a dash where there is none."""
     if math.isnan(estimate.value):
         return "–"
+    if not estimate.has_interval:
+        return f"{estimate.value:.2f} [none]"
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
