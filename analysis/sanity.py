@@ -155,8 +155,8 @@ def panel_figure(panel: Panel, axis: Axis, index: int = 0, mark: int | None = No
     figure.update_layout(
         **layout(
             height=HEIGHT,
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            margin={"l": 56, "r": 12, "t": 28, "b": 44},
+            legend={"orientation": "h", "y": -0.3, "x": 0},
+            margin={"l": 64, "r": 12, "t": 24, "b": 56},
         ),
         xaxis=_x_axis(axis, levels),
         yaxis=_y_axis(panel),
@@ -176,10 +176,11 @@ def _x_axis(axis: Axis, levels: Sequence[float]) -> dict[str, Any]:
 
 
 def _y_axis(panel: Panel) -> dict[str, Any]:
-    """Return an axis that is logarithmic where scores differ by more than a factor of 10."""
+    """Return an axis that is logarithmic where distances differ by more than a factor of 10."""
     values = [v for line in panel.lines for v in (*line.low, *line.high) if math.isfinite(v)]
     better = "lower is better" if panel.direction == "minimize" else "higher is better"
-    if values and min(values) > 0 and max(values) > 10 * min(values):
+    distance = panel.direction == "minimize"  # what is to be large is mostly a share
+    if distance and values and min(values) > 0 and max(values) > 10 * min(values):
         return score_axis(better, values)
     return {"title": better, "type": "linear"}
 
@@ -359,7 +360,7 @@ LADDER_UNITS = {
 def _ladder_group(spoilt: Sequence[Panel]) -> Group:
     seeing = [p.name for p in spoilt if all(map(sees, p.lines))]
     missed = [
-        f"{p.name} {listed([line.label for line in p.lines if not sees(line)])}"
+        f"{p.name} misses {listed([line.label for line in p.lines if not sees(line)])}"
         for p in spoilt
         if not all(map(sees, p.lines))
     ]
@@ -370,10 +371,10 @@ def _ladder_group(spoilt: Sequence[Panel]) -> Group:
         )
         for line in one.lines
     )
-    told = f"{listed(seeing)} see every kind of damage" if seeing else "No score sees all damage"
-    missed_text = f"; not seen: {'; '.join(missed)}" if missed else ""
+    verb = "sees" if len(seeing) == 1 else "see"
+    told = f"{listed(seeing)} {verb} all damage" if seeing else "No score sees all damage"
     caption = (
-        f"{told} (rho >= {CLEAR:g}){missed_text}. Steps from 0, untouched: {steps}. "
+        f"{'; '.join((told, *missed))} (rho < {CLEAR:g}). Steps from 0, untouched: {steps}. "
         f"n = {one.n[0]} real images of train against {one.n_real} of select; "
         f"{_repeats(one)} repeats, which the bars span."
     )
@@ -402,9 +403,8 @@ def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
 
 def _agreement_group(pairs: Sequence[Pair], found: pd.DataFrame) -> Group:
     rows = found[found["experiment"] == "agreement"]
-    sizes = ", ".join(
-        f"{name} {n}" for name, n in rows.drop_duplicates("name")[["name", "n_generated"]].values
-    )
+    names = rows.groupby("n_generated", sort=False)["name"].unique()
+    sizes = "; ".join(f"{n} images for {listed(list(of))}" for n, of in names.items())
     told = [p for p in pairs if not math.isnan(p.all.value)]
     span = "no pair has a rank correlation"
     if told:
@@ -415,7 +415,7 @@ def _agreement_group(pairs: Sequence[Pair], found: pd.DataFrame) -> Group:
         )
     caption = (
         f"{span[0].upper()}{span[1:]}. Best checkpoints of trials that span the study's ranking, "
-        f"n = {sizes} images each. Brackets: {CONFIDENCE:.0%} bootstrap intervals over "
+        f"{sizes}. Brackets: {CONFIDENCE:.0%} bootstrap intervals over "
         f"generators; the better half, by the study's own ranking, is the harder question."
     )
     columns = ("scores", "rho, all", "n", "rho, better half", "n")
