@@ -361,11 +361,13 @@ def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -
     """
     if not isinstance(trainer, NetworkTrainer):
         return judge.evaluate(images, final=final)
-    made = judge.evaluate(images, latents_of(trainer), final=final)
+    # Those that `sample` has drawn: labels come first from the stream.
+    labels = trainer.draw_labels(len(images), judge.noise())
+    made = judge.evaluate(images, latents_of(trainer), labels, final=final)
     if judge.config.raw and trainer.averages:
-        raw = trainer.sample(judge.config.samples, judge.noise(), raw=True)
-        scores = judge.scores(raw, final=False)
-        made.scores.update({name + RAW: score for name, score in scores.items()})
+        raw = trainer.sample(len(images), judge.noise(), raw=True)
+        also = judge.evaluate(raw, labels=labels, final=False).scores
+        made.scores.update({name + RAW: score for name, score in also.items()})
     return made
 
 

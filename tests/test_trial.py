@@ -51,11 +51,13 @@ def test_a_conditional_trial_is_measured_and_watched_like_any_other(tiny, study)
         "conditioning": "projection",
         "stabilizers": {"ema": {}, "minibatch_stddev": {}},
     }
+    tiny["measure"]["metrics"] += ["class_accuracy"]
     spec = first(tiny)
     record = run_trial(spec, study.trial(spec.trial_id))
     assert record.result.status is TrialStatus.COMPLETED
     found = {p.name: p.value for p in record.points}
     assert 0 <= found["heldout_discriminator_auc"] <= 1
+    assert 0 <= found["class_accuracy_small_cnn_60"] <= 1
     assert math.isfinite(found[spec.measure.primary])
 
 

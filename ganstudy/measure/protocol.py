@@ -39,6 +39,7 @@ from ganstudy.measure.metrics import (
     Sample,
     Score,
 )
+from ganstudy.measure.metrics.classes import Classified
 from ganstudy.measure.metrics.memorization import training_reader
 from ganstudy.measure.metrics.modes import mode_reader
 from ganstudy.measure.metrics.spectrum import image_reader
@@ -134,7 +135,7 @@ class MeasureConfig:
                 path = f"{key}.{metric.name}"
                 at(path, _asked, metric.check, dataset)
                 at(path, _asked, metric.check_size, n, dimension)
-                if metric.reads == "probabilities":
+                if metric.reads in ("probabilities", "classified"):
                     at(path, _asked, self.features.check_head)
         names = [score_name(m, self.features, self.samples) for m in self.all_metrics]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -182,7 +183,7 @@ def with_always(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     return (*metrics, *(METRICS.build(name) for name in ALWAYS if name not in named))
 
 
-NETWORK_READERS = {"features", "probabilities", "training"}
+NETWORK_READERS = {"features", "probabilities", "classified", "training"}
 """What is read through the study's feature network, which the stored name then carries."""
 
 
@@ -225,9 +226,21 @@ def probability_reader(source: Source) -> Reader:
     return Reader(read, source.told)
 
 
+def classified_reader(source: Source) -> Reader:
+    """Return what classifies images and tells which classes they were asked to show."""
+    probabilities = probability_reader(source)
+
+    def read(drawn: Drawn) -> Classified:
+        assert drawn.labels is not None  # the metrics that read this need labels
+        return Classified(probabilities.read(drawn), drawn.labels.numpy())
+
+    return Reader(read, source.told)
+
+
 READERS: dict[Reads, Callable[[Source], Reader]] = {
     "features": feature_reader,
     "probabilities": probability_reader,
+    "classified": classified_reader,
     "images": lambda source: image_reader(source.dataset),
     "modes": lambda source: mode_reader(source.dataset, source.cache),
     "training": lambda source: training_reader(
@@ -286,7 +299,10 @@ class Evaluator:
             statistic: {key: value.numpy() for key, value in arrays.items()}
             for statistic, arrays in made["statistics"].items()
         }
-        return Drawn(normalize(images), sample)
+        labels = self.dataset.labels(split)
+        return Drawn(
+            normalize(images), sample, labels=None if labels is None else labels[: len(images)]
+        )
 
     def _statistics(self, images: Tensor, metrics: list[Metric]) -> dict[str, Any]:
         """Return features of real images and what `metrics` need of them, as tensors."""
@@ -307,14 +323,17 @@ class Evaluator:
         """Return the stream of evaluation noise, from its start: common to all trials."""
         return stream(self.config.noise_seed, "eval")
 
-    def scores(
-        self, images: Tensor, latents: Latents | None = None, *, final: bool = True
-    ) -> dict[str, Score]:
+    def scores(self, images: Tensor, *, final: bool = True) -> dict[str, Score]:
         """Return stored name -> score; see `evaluate`."""
-        return self.evaluate(images, latents, final=final).scores
+        return self.evaluate(images, final=final).scores
 
     def evaluate(
-        self, images: Tensor, latents: Latents | None = None, *, final: bool = True
+        self,
+        images: Tensor,
+        latents: Latents | None = None,
+        labels: Tensor | None = None,
+        *,
+        final: bool = True,
     ) -> Evaluation:
         """Score `images`, (n, channels, height, width) in [-1, 1].
 
@@ -323,6 +342,7 @@ class Evaluator:
         Args:
             images: Of a generator.
             latents: The generator, where a metric searches its latents.
+            labels: The classes that the images were asked for, (n,), if any.
             final: Whether to evaluate the metrics of a trial's end too, and all curves.
         """
         metrics = self.config.all_metrics if final else self.config.metrics
@@ -331,12 +351,15 @@ class Evaluator:
         features = self.extractor(plain) if plain.isfinite().all() else np.array(np.nan)
         if not np.isfinite(features).all():
             return Evaluation({self.name(m): Score(float("nan")) for m in metrics}, {})
-        drawn = Drawn(plain, Sample(features, "generated"), latents)
+        drawn = Drawn(plain, Sample(features, "generated"), latents, labels)
         return self._evaluate(drawn, metrics, curves=final)
 
     def _evaluate(
         self, drawn: Drawn, metrics: tuple[Metric, ...], *, curves: bool = False
     ) -> Evaluation:
+        metrics = tuple(
+            m for m in metrics if m.needs is None or getattr(drawn, m.needs) is not None
+        )
         asked = {metric.reads for metric in metrics}
         made = {r: reader.read(drawn) for r, reader in self.readers.items() if r in asked}
         real = self._real_read
@@ -347,10 +370,14 @@ class Evaluator:
         return Evaluation(scores, {name: found for name, found in lines.items() if found})
 
     def floor(self) -> dict[str, float]:
-        """Return stored name -> score of real images of another split against this one's."""
+        """Return stored name -> score of real images of another split against this one's.
+
+        NaN where a score is of generators only.
+        """
         other: Split = "report" if self.split != "report" else "select"
         made = self._evaluate(self._reference(other, None), self.config.all_metrics)
-        return {name: score.value for name, score in made.scores.items()}
+        none = dict.fromkeys(map(self.name, self.config.all_metrics), float("nan"))
+        return none | {name: score.value for name, score in made.scores.items()}
 
     def name(self, metric: Metric) -> str:
         """Return the stored name of `metric` under this protocol."""

@@ -67,8 +67,23 @@ def check(spec: StudySpec) -> None:
                 at(arm.path_of(key), _check_swept, arm, key, value)
         _check_together(arm)
     at("measure", spec.measure.check, spec.dataset)
+    _check_needs(spec)
     if spec.design.sampler == "grid":
         _check_grid(spec)
+
+
+def _check_needs(spec: StudySpec) -> None:
+    """Refuse a score that no arm's generator can have, and a primary one that some cannot."""
+    conditional = {arm.name: arm.train({}, 0).conditioning.uses_labels for arm in spec.arms}
+    for metric in spec.measure.all_metrics:
+        if metric.needs is None:
+            continue
+        lacking = [arm for arm, has in conditional.items() if has != (metric.needs == "labels")]
+        primary = metric is spec.measure.metrics[0]
+        if len(lacking) == len(spec.arms) or (lacking and primary):
+            kind = "a conditional" if metric.needs == "labels" else "an unconditional"
+            rule = f"needs {kind} generator, which arms.{lacking[0]} has not"
+            raise StudyError(f"measure.{metric.name}", rule)
 
 
 def _check_swept(arm: Arm, key: str, value: Any) -> None:

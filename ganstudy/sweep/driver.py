@@ -331,7 +331,8 @@ def _report_trial(
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())
-        made = judge.evaluate(images, latents_of(trainer))
+        labels = trainer.draw_labels(len(images), judge.noise())
+        made = judge.evaluate(images, latents_of(trainer), labels)
         for name, score in made.scores.items():
             how = told.protocol[name]
             row = {key: how[key] for key in ("split", "n_generated", "n_real", "floor")}

@@ -177,3 +177,19 @@ def test_reference_statistics_are_those_computed_anew(tmp_path):
     again = Evaluator(config, digits, cache=tmp_path)
     assert list(tmp_path.glob("real-*.pt"))
     assert again.scores(images) == fresh
+
+
+def test_the_labels_that_conditional_images_were_asked_for_are_judged():
+    digits = DATASETS.build("digits")
+    config = measure("kernel_distance", "class_accuracy", features="small_cnn", samples=100)
+    judge = Evaluator(config, digits)
+    images, labels = normalize(digits.images("train")[:100]), digits.labels("train")[:100]
+    right = judge.evaluate(images, labels=labels).scores["class_accuracy_small_cnn_100"]
+    wrong = judge.evaluate(images, labels=(labels + 1) % 10).scores["class_accuracy_small_cnn_100"]
+    assert right.value > 0.6
+    assert wrong.value < 0.2
+    assert right.standard_error == pytest.approx(
+        math.sqrt(right.value * (1 - right.value) / 100), rel=1e-9
+    )
+    assert "class_accuracy_small_cnn_100" not in judge.evaluate(images).scores
+    assert judge.floor()["class_accuracy_small_cnn_100"] > 0.6

@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # arrays are scored without torch
 
     from ganstudy.gan.datasets import Dataset
 
-Reads = Literal["features", "probabilities", "images", "modes", "training", "drawn"]
+Reads = Literal[
+    "features", "probabilities", "classified", "images", "modes", "training", "drawn"
+]
 Array = NDArray[np.floating]
 Statistics = dict[str, Array]
 T = TypeVar("T")
@@ -132,12 +134,14 @@ class Drawn(NamedTuple):
     Attributes:
         images: (n, channels, height, width) in [-1, 1].
         features: Of these images.
-        latents: Of the generator that made them; None of real images.
+        latents: Of the generator that made them; None of real images and conditional generators.
+        labels: The classes that the images show, or were asked for, (n,), where there are any.
     """
 
     images: Tensor
     features: Sample
     latents: Latents | None = None
+    labels: Tensor | None = None
 
 
 class Reader(NamedTuple):
@@ -156,8 +160,11 @@ class Metric(Component, ABC):
     """A named score of one pair of samples: of their features, unless `reads` says otherwise."""
 
     reads: ClassVar[Reads] = "features"
-    """What is compared: features (Sample), class probabilities (n, K), images (n, c, h, w) in
-    [-1, 1], modes.Modes, memorization.Nearest training images, or all that is known (Drawn)."""
+    """What is compared: features (Sample), class probabilities (n, K), the same with the labels
+    (classes.Classified), images (n, c, h, w) in [-1, 1], modes.Modes, memorization.Nearest
+    training images, or all that is known (Drawn)."""
+    needs: ClassVar[Literal["latents", "labels"] | None] = None
+    """What of a Drawn the generated sample must have; one without it has no such score."""
     direction: ClassVar[Literal["minimize", "maximize"]]
     identity_value: ClassVar[float | None]
     """The score of a set against itself; None where an unbiased estimate has no fixed one."""

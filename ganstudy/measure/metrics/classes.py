@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import xlogy
 
 from ganstudy.measure.metrics.base import METRICS, Array, Metric, Reads, Score
 from ganstudy.registry import component
+
+if TYPE_CHECKING:
+    from ganstudy.gan.datasets import Dataset
+
+
+class Classified(NamedTuple):
+    """What a classifier says of n images, and what they should show.
+
+    Attributes:
+        probabilities: Of the classes, (n, K).
+        labels: The classes, (n,) whole numbers in [0, K).
+    """
+
+    probabilities: Array
+    labels: NDArray[np.integer]
+
 
 ROUNDING = 1e-5
 """How far from 1 the probabilities of an image may add up: float32 softmax of 1,000 classes."""
@@ -94,3 +111,50 @@ class InceptionScore(Metric):
 
     def __call__(self, generated: Array, real: Array) -> Score:
         return inception_score(generated, self.splits)
+
+
+def class_accuracy(classified: Classified) -> Score:
+    """Return the share of images in which the classifier sees their class.
+
+    Its standard error is the binomial one.
+
+    Raises:
+        ValueError: Where rows are no distributions, or labels are not one class an image.
+    """
+    probabilities, labels = classified
+    check_probabilities(probabilities)
+    n, classes = probabilities.shape
+    if labels.shape != (n,) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must be ({n},) in [0, {classes}), got shape {labels.shape} from "
+            f"{labels.min(initial=0)} to {labels.max(initial=0)}"
+        )
+    share = float((probabilities.argmax(axis=1) == labels).mean())
+    return Score(share, math.sqrt(share * (1 - share) / n))
+
+
+@METRICS.register("class_accuracy", paper="Ravuri & Vinyals 2019, arXiv:1905.10887")
+@component
+class ClassAccuracy(Metric):
+    """Share of conditional samples in which the study's classifier sees the class asked for.
+
+    Only a conditional generator has it. Its floor is the classifier's accuracy on real images; a
+    generator can pass it, by drawing only what is easily told.
+
+    Elsewhere:
+        The paper trains a classifier on generated images and tests it on real ones (the
+        classification accuracy score); this is the reverse, which costs no training.
+    """
+
+    reads: ClassVar[Reads] = "classified"
+    needs = "labels"
+    direction = "maximize"
+    identity_value = None
+    short = "class_accuracy"
+
+    def check(self, dataset: Dataset) -> None:
+        if dataset.labels("train") is None:
+            raise ValueError(f"reads labels, and {dataset.name} has none; use precision")
+
+    def __call__(self, generated: Classified, real: Classified) -> Score:
+        return class_accuracy(generated)
