@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.figures import layout, score_axis, style
@@ -29,12 +29,14 @@ FEWEST, FEWEST_DRAWN = 4, 8
 HEIGHT = 300
 
 
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rank correlation of two rows of numbers; NaN where either is constant."""
-    ranks = np.stack([stats.rankdata(np.asarray(values, float)) for values in (x, y)])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return math.nan
-    return float(np.corrcoef(ranks)[0][1])
+def spearman(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    """Return Spearman's rank correlation along the last axis; NaN where either is constant."""
+    ranks = [stats.rankdata(np.asarray(values, float), axis=-1) for values in (x, y)]
+    a, b = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return np.divide(
+        (a * b).sum(axis=-1), spread, out=np.full_like(spread, np.nan), where=spread > 0
+    )
 
 
 def rank_agreement(x: ArrayLike, y: ArrayLike) -> Estimate:
@@ -47,12 +49,13 @@ def rank_agreement(x: ArrayLike, y: ArrayLike) -> Estimate:
     pairs = np.column_stack((np.asarray(x, float), np.asarray(y, float)))
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     n = len(pairs)
-    if n < FEWEST or math.isnan(rho := spearman(*pairs.T)):
+    if n < FEWEST or math.isnan(rho := float(spearman(*pairs.T))):
         return Estimate(math.nan, None, None, n)
     if n < FEWEST_DRAWN or abs(rho) > 1 - 1e-12:
         return Estimate(rho, None, None, n)
     rng = np.random.default_rng(0)
-    drawn = [spearman(*pairs[rng.integers(n, size=n)].T) for _ in range(DRAWS)]
+    rows = rng.integers(n, size=(DRAWS, n))
+    drawn = spearman(pairs[rows, 0], pairs[rows, 1])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(drawn, (tail, 1 - tail))
     return Estimate(rho, float(low), float(high), n)
@@ -104,7 +107,7 @@ def panels(found: pd.DataFrame, experiment: str) -> list[Panel]:
 
 def _line(label: str, rows: pd.DataFrame, sign: int) -> Line:
     by_level = rows.groupby("x")["value"].agg(["mean", "min", "max"]).sort_index()
-    rho = [sign * spearman(part["x"], part["value"]) for _, part in rows.groupby("repeat")]
+    rho = [sign * float(spearman(part["x"], part["value"])) for _, part in rows.groupby("repeat")]
     mean, low, high = (by_level[column].tolist() for column in ("mean", "min", "max"))
     return Line(label, by_level.index.tolist(), mean, low, high, rho)
 
