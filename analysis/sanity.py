@@ -232,8 +232,9 @@ def agreement_figure(pairs: Sequence[Pair]) -> go.Figure:
         )
     )  # fmt: skip
     figure.update_layout(
-        **layout(height=120 + 52 * len(names), margin={"l": 16, "r": 16, "t": 16, "b": 16}),
-        xaxis={"showgrid": False, "automargin": True},
+        **layout(height=140 + 44 * len(names), margin={"l": 16, "r": 16, "t": 24, "b": 110}),
+        # Room below is fixed: what plotly leaves for turned labels is too little on a phone.
+        xaxis={"showgrid": False, "tickangle": -45},
         yaxis={"showgrid": False, "automargin": True, "autorange": "reversed"},
     )
     return figure
