@@ -413,7 +413,7 @@ def sanity(
         folder.lock()
     except StudyError as error:
         refuse(f"--features: {error}")
-    except BlockingIOError as error:
+    except OSError as error:
         refuse(str(error))
     try:
         readings = measured(spec, folder, asked, err)
