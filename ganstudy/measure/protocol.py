@@ -136,7 +136,7 @@ class MeasureConfig:
                 at(path, _asked, metric.check, dataset)
                 at(path, _asked, metric.check_size, n, dimension)
                 if metric.reads in ("probabilities", "classified"):
-                    at(path, _asked, self.features.check_head)
+                    at(path, _asked, self.features.check_head, metric.reads == "classified")
         names = [score_name(m, self.features, self.samples) for m in self.all_metrics]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -190,11 +190,14 @@ NETWORK_READERS = {"features", "probabilities", "classified", "training"}
 def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
     """Return the stored name: `fd_small_cnn_1k` for a Fréchet distance of 1,000 samples.
 
-    A metric that reads no features carries no network: `modes_covered_1k`.
+    A metric that reads no features carries no network: `modes_covered_1k`; nor does a score that
+    the field has a name for on this network: `fid_10k`.
     """
-    network = f"{features.name}_" if metric.reads in NETWORK_READERS else ""
     count = f"{samples // 1000}k" if samples % 1000 == 0 else str(samples)
-    return f"{metric.short}_{network}{count}"
+    if metric.reads not in NETWORK_READERS:
+        return f"{metric.short}_{count}"
+    known = features.score_names.get(metric.short)
+    return f"{known or f'{metric.short}_{features.name}'}_{count}"
 
 
 class Source(NamedTuple):

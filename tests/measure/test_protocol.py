@@ -179,6 +179,19 @@ def test_reference_statistics_are_those_computed_anew(tmp_path):
     assert again.scores(images) == fresh
 
 
+@pytest.mark.parametrize(
+    ("metric", "features", "message"),
+    [
+        ("inception_score", "pixels", "probabilities of classes, which pixels does not give"),
+        ("class_accuracy", "lite0", "of the data's own classes, which lite0 .*small_cnn"),
+    ],
+)
+def test_what_reads_classes_asks_for_a_network_that_tells_them(metric, features, message):
+    config = measure("kernel_distance", metric, features=features, samples=100)
+    with pytest.raises(StudyError, match=f"metrics.{metric}: reads.*{message}"):
+        config.check(DATASETS.build("mnist5k"))
+
+
 def test_the_labels_that_conditional_images_were_asked_for_are_judged():
     digits = DATASETS.build("digits")
     config = measure("kernel_distance", "class_accuracy", features="small_cnn", samples=100)

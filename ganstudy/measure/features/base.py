@@ -65,6 +65,8 @@ class FeatureNetwork(Component, ABC):
 
     classifies: ClassVar[bool] = False
     """Whether the features are those of a classifier, whose head reads them."""
+    own_classes: ClassVar[bool] = False
+    """Whether that classifier's classes are those of the data's own labels."""
     score_names: ClassVar[Mapping[str, str]] = {}
     """What scores on this network are called in the field, by the `short` name of their metric."""
 
@@ -76,12 +78,14 @@ class FeatureNetwork(Component, ABC):
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError where this network cannot serve `dataset`."""
 
-    def check_head(self) -> None:
-        """Raise ValueError where this network gives no probabilities of classes."""
-        if not self.classifies:
-            heads = [name for name in FEATURES.names() if FEATURES.get(name).classifies]
+    def check_head(self, own_classes: bool = False) -> None:
+        """Raise ValueError where this network gives no probabilities of (the data's) classes."""
+        asked = "own_classes" if own_classes else "classifies"
+        if not getattr(self, asked):
+            heads = [name for name in FEATURES.names() if getattr(FEATURES.get(name), asked)]
+            whose = "of the data's own classes" if own_classes else "of classes"
             raise ValueError(
-                f"reads a classifier's probabilities, and {self.name} is none; "
+                f"reads probabilities {whose}, which {self.name} does not give; "
                 f"use the features {' or '.join(heads)}"
             )
 

@@ -29,6 +29,7 @@ class SmallCNN(FeatureNetwork):
 
     units: ClassVar[int] = 64
     classifies = True
+    own_classes = True
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the train split."""
