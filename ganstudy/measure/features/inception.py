@@ -68,7 +68,7 @@ class Inception(FeatureNetwork):
             content_hash(sha256),
             {"experimental": "not yet run with its weights", "weights_sha256": sha256},
             head=lambda features: linear(features, weight),
-            batch=32,  # one image becomes 6 MB within
+            batch=32,  # one image is 64 maps of 147 x 147 within, 5.5 MB
         )
 
     def _checked(self) -> tuple[Path, str]:

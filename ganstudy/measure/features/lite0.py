@@ -59,7 +59,7 @@ class Lite0(FeatureNetwork):
             lambda images: network.pooled(self._resize(images)),
             content_hash(path.read_bytes(), repr(self)),
             head=network.head,
-            # As many pixels as 250 images of 64 px: they become 50 MB after the first blocks.
+            # At most the pixels of 250 images of 64 px, which are 100 MB in the widest block.
             batch=max(1, BATCH * 64**2 // max(64, self.side) ** 2),
         )
 

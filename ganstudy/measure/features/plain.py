@@ -40,7 +40,7 @@ class RandomConv(FeatureNetwork):
     """Convolutions of random weights; needs no training and no labels.
 
     For data without labels and far from ImageNet. Of 1,000 digits it sees blur, noise, inversion
-    and the loss of half of the classes (10 standard errors of the kernel distance and more); the
+    and the loss of half of the classes (10 standard errors of real against real and more); the
     loss of one class of ten it does not, which small_cnn does. It knows patterns and where they
     are, not what they mean. Another seed is another network, whose scores do not compare.
 

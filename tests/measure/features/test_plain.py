@@ -109,7 +109,7 @@ def test_random_conv_ranks_faults_above_real_against_real(seed):
         for name, fault in FAULTS.items()
     }
     for name, score in scores.items():
-        # Five errors of the score's own and of the floor's.
-        sure = 5 * max(floor.standard_error, score.standard_error)
-        assert score.value > sure, name
+        # Half of the classes are half of the images, whose own error is the larger one.
+        assert score.value > 3 * score.standard_error, name
+        assert score.value > 5 * floor.standard_error, name
     assert scores["inverted"].value > 10 * scores["half of the classes"].value
