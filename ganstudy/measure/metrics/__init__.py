@@ -27,8 +27,8 @@ from ganstudy.measure.metrics.base import (
     Score,
 )
 from ganstudy.measure.metrics.classes import inception_score
-from ganstudy.measure.metrics.gaussian import frechet_distance
-from ganstudy.measure.metrics.kernel import kernel_distance
+from ganstudy.measure.metrics.gaussian import frechet_distance, frechet_infinity
+from ganstudy.measure.metrics.kernel import kernel_distance, kernel_distance_subsets
 from ganstudy.measure.metrics.memorization import data_copying
 from ganstudy.measure.metrics.neighbours import density_coverage, diversity, precision_recall
 from ganstudy.measure.metrics.prd import prd_curve
@@ -50,10 +50,12 @@ __all__ = [
     "density_coverage",
     "diversity",
     "frechet_distance",
+    "frechet_infinity",
     "gaussian",
     "inception_score",
     "kernel",
     "kernel_distance",
+    "kernel_distance_subsets",
     "memorization",
     "modes",
     "ms_ssim",
