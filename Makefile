@@ -13,9 +13,11 @@ quickstart: $(VENV)/.installed
 	then $(BIN)/ganstudy resume runs/quickstart; \
 	else $(BIN)/ganstudy run studies/quickstart.yaml; fi
 
-# Sweeps start processes of their own, and are tested alone.
+# Sweeps start processes of their own, and are tested alone; so is what imports torch-fidelity,
+# beside which torchmetrics does not import where there is no torchvision.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/sweep --numprocesses 2 --dist loadfile
+	PYTHONPATH=$(VENV)/inception $(BIN)/python -m pytest tests/measure/features/test_inception.py
 	$(BIN)/python -m pytest -m "not slow" tests/sweep
 
 test-slow: $(VENV)/.installed-dev
@@ -36,6 +38,8 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/architectures.py
 	$(BIN)/python benchmarks/stabilizers.py
 	$(BIN)/python benchmarks/polygons.py
+	$(BIN)/python benchmarks/measures.py
+	$(BIN)/python benchmarks/polygon_scores.py
 	$(BIN)/python benchmarks/sweep_overhead.py
 
 $(VENV)/bin/python:
@@ -50,6 +54,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), with what tests need: three to four minutes the first time"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/inception torch-fidelity
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -1,8 +1,8 @@
 """The FID network, run with random weights: the published ones are nobody's to ship.
 
-What needs torch-fidelity is skipped where it is not installed; it is no development extra, since
-its torchvision breaks torchmetrics where it was built for another torch. To run these tests put
-the unpacked package on PYTHONPATH.
+What needs torch-fidelity is skipped where it cannot be imported; it is no development extra, since
+its torchvision breaks torchmetrics where it was built for another torch. `make test` has it in a
+folder of its own, without torchvision, and runs this file a second time with that on PYTHONPATH.
 """
 
 from __future__ import annotations
