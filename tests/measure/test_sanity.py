@@ -190,7 +190,9 @@ def test_metrics_that_ask_for_training_images_take_no_part():
 
 
 def test_a_score_that_is_refused_leaves_the_others_and_its_reason():
-    few = bench("ring", "kernel_distance", "precision", samples=3, repeats=1)
+    metrics = (METRICS.build("kernel_distance"), METRICS.build("precision", k=20))
+    config = MeasureConfig(FEATURES.build("pixels"), metrics, 20, every=1)
+    few = Bench(config, DATASETS.build("ring"), repeats=1)
     (step,) = [s for s in ladders(few) if s.x == 0]
     assert [r.name for r in few.readings("ladders", step)] == ["kd_pixels"]
     assert "precision_pixels" in few.refused
