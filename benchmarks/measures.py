@@ -1,6 +1,6 @@
 """What measures cost over the reference implementations, and what a blind one is fooled by.
 
-    python benchmarks/measures.py [--rounds N] [--only SECTION ...]
+    python benchmarks/measures.py [--rounds N] [--only SECTION ...] [--large]
 
 Everything runs on one thread, in turns within one run; a multiple is the median over rounds of
 times paired by round. The statistics of the reference are known beforehand on both sides, as they
@@ -10,6 +10,10 @@ are in a study: what is timed leads from generated features to the number.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -19,13 +23,16 @@ import numpy as np
 import scipy
 import torch
 from numpy.typing import NDArray
+from prdc import compute_prdc
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist, pdist
 from threadpoolctl import threadpool_limits
 
 from ganstudy.gan.datasets import DATASETS
 from ganstudy.measure.features import FEATURES
-from ganstudy.measure.metrics import Sample, frechet_distance, kernel_distance
+from ganstudy.measure.metrics import METRICS, Sample, frechet_distance, kernel_distance, prdc
 from ganstudy.measure.metrics.gaussian import FrechetDistance
+from ganstudy.measure.metrics.neighbours import Precision
 
 Array = NDArray[np.floating]
 
@@ -125,7 +132,128 @@ def shrunken(rounds: int) -> None:
               f"{kernel.value:20.6f}{kernel.standard_error:16.6f}")  # fmt: skip
 
 
-SECTIONS = {"frechet": frechet, "shrunken": shrunken}
+def network_like(n: int, d: int, seed: int) -> Array:
+    """Return features that are not negative and mostly along 20 directions, (n, d) float32."""
+    directions = np.random.default_rng(99).normal(size=(20, d)) * np.linspace(3, 0.2, 20)[:, None]
+    rng, features = np.random.default_rng(seed), np.empty((n, d), np.float32)
+    for start in range(0, n, 1000):  # no float64 copy of all: what is in memory is told of below
+        rows = features[start : start + 1000]
+        noise = 0.3 * rng.normal(size=rows.shape)
+        rows[:] = np.maximum(rng.normal(size=(len(rows), 20)) @ directions + noise, 0)
+    return features
+
+
+def isotropic(n: int, d: int, seed: int) -> Array:
+    """Return Gaussian features of equal variances, (n, d) float32."""
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+
+
+def prdc_package(generated: Array, real: Array) -> tuple[float, ...]:
+    """Return the four scores of the package prdc, k = 5."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = compute_prdc(real, generated, nearest_k=5)
+    return tuple(found[name] for name in ("precision", "recall", "density", "coverage"))
+
+
+def processor_seconds(way: Callable[[], object]) -> float:
+    """Return processor time: the package asks for 8 threads, where ours has one."""
+    begun = time.process_time()
+    way()
+    return time.process_time() - begun
+
+
+def prdc_ways(generated: Array, real: Array) -> dict[str, Callable[[], object]]:
+    """Return the ways to four scores: ours, the same with real balls known, the package's."""
+    known = Sample(real)
+    Precision().prepare(known)
+    return {
+        "from features": lambda: prdc(generated, real),
+        "the real balls known": lambda: prdc(generated, known),
+        "package": lambda: prdc_package(generated, real),
+    }
+
+
+def neighbours(rounds: int) -> None:
+    """Precision, recall, density and coverage at d = 1280 against the package prdc."""
+    n, d = 10_000, 1280
+    for what, draw in (("a network's features", network_like), ("isotropic", isotropic)):
+        generated, real = draw(n, d, 0), draw(n, d, 1)
+        ways = prdc_ways(generated, real)
+        spent: dict[str, list[float]] = {way: [] for way in ways}
+        for round_ in range(rounds):
+            for way in list(ways) if round_ % 2 == 0 else list(reversed(ways)):
+                spent[way].append(processor_seconds(ways[way]))
+        gap = np.abs(np.subtract(prdc(generated, real), prdc_package(generated, real))).max()
+        print(f"precision, recall, density, coverage, n = {n}, d = {d}, {what}: the package takes "
+              f"{statistics.median(spent['package']):.2f} s of processor time; "
+              f"the numbers differ by {gap:.1e}")  # fmt: skip
+        for way, goal in (("from features", 3.0), ("the real balls known", 5.0)):
+            ratios = [b / a for a, b in zip(spent[way], spent["package"], strict=True)]
+            low, median, high = statistics.quantiles(ratios, n=4)
+            reached = "reached" if median >= goal else "NOT REACHED"
+            print(f"    {way}: ours {statistics.median(spent[way]):.2f} s, {median:.1f} times "
+                  f"less (quartiles {low:.1f} to {high:.1f}), "
+                  f"goal {goal:g}: {reached}")  # fmt: skip
+
+
+def by_scipy(generated: Array, real: Array) -> tuple[float, ...]:
+    """Return precision and recall (k = 3), density and coverage (k = 5) and diversity plainly."""
+
+    def radii(x: Array, k: int) -> Array:
+        return np.asarray(np.partition(cdist(x, x), k, axis=1)[:, k])
+
+    distances = cdist(generated, real)
+    inside = distances <= radii(real, 5)
+    return (
+        float((distances <= radii(real, 3)).any(axis=1).mean()),
+        float((distances <= radii(generated, 3)[:, None]).any(axis=0).mean()),
+        float(inside.sum(axis=1).mean() / 5),
+        float(inside.any(axis=0).mean()),
+        float(pdist(generated).mean() / pdist(real).mean()),
+    )
+
+
+def small(rounds: int) -> None:
+    """All five scores of neighbours at the size of every evaluation, against plain scipy."""
+    generated, real = network_like(1000, 64, 0), Sample(network_like(1000, 64, 1))
+    metrics = [METRICS.build(name) for name in
+               ("precision", "recall", "density", "coverage", "diversity")]  # fmt: skip
+
+    def ours() -> tuple[float, ...]:
+        sample = Sample(generated)
+        return tuple(metric(sample, real).value for metric in metrics)
+
+    gap = np.abs(np.subtract(ours(), by_scipy(generated, real.features))).max()
+    spent = [(processor_seconds(ours),
+              processor_seconds(lambda: by_scipy(generated, real.features)))
+             for _ in range(4 * rounds)]  # fmt: skip
+    low, median, high = statistics.quantiles([b / a for a, b in spent], n=4)
+    print(f"five scores of neighbours, n = 1000, d = 64: ours "
+          f"{1e3 * statistics.median(a for a, _ in spent):.1f} ms of processor time, "
+          f"{median:.0f} times less than scipy (quartiles {low:.0f} to {high:.0f}); "
+          f"the numbers differ by {gap:.1e}")  # fmt: skip
+
+
+def large_process() -> None:
+    """Score 50,000 samples in a process of their own; print what it held at most."""
+    with threadpool_limits(1):
+        generated, real = network_like(50_000, 1280, 0), network_like(50_000, 1280, 1)
+        print(prdc(generated, real))
+    # In KiB on Linux.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    reached = "reached" if peak <= 2 else "NOT REACHED"
+    print(f"n = 50000, d = 1280: {time.process_time():.0f} s of processor time, at most "
+          f"{peak:.2f} GiB resident with both samples, goal 2: {reached}")  # fmt: skip
+
+
+def large() -> None:
+    """Run `large_process` in a fresh process."""
+    process = multiprocessing.get_context("spawn").Process(target=large_process)
+    process.start()
+    process.join()
+
+
+SECTIONS = {"frechet": frechet, "shrunken": shrunken, "neighbours": neighbours, "small": small}
 
 
 def main() -> None:
@@ -133,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--large", action="store_true", help="also 50,000 samples: 10 minutes")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, "
@@ -140,6 +269,8 @@ def main() -> None:
     with threadpool_limits(1):
         for name in asked.only:
             SECTIONS[name](asked.rounds)
+        if asked.large:
+            large()
 
 
 if __name__ == "__main__":

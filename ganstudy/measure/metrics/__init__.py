@@ -30,7 +30,12 @@ from ganstudy.measure.metrics.classes import inception_score
 from ganstudy.measure.metrics.gaussian import frechet_distance, frechet_infinity
 from ganstudy.measure.metrics.kernel import kernel_distance, kernel_distance_subsets
 from ganstudy.measure.metrics.memorization import data_copying
-from ganstudy.measure.metrics.neighbours import density_coverage, diversity, precision_recall
+from ganstudy.measure.metrics.neighbours import (
+    density_coverage,
+    diversity,
+    prdc,
+    precision_recall,
+)
 from ganstudy.measure.metrics.prd import prd_curve
 from ganstudy.measure.metrics.structure import ms_ssim
 
@@ -62,6 +67,7 @@ __all__ = [
     "neighbours",
     "prd",
     "prd_curve",
+    "prdc",
     "precision_recall",
     "spectrum",
     "structure",
