@@ -72,7 +72,8 @@ def prdc(generated: Array | Sample, real: Array | Sample, k: int = 5) -> PRDC:
 
     As `precision_recall` and `density_coverage`, with one k for all four.
     """
-    return PRDC(*precision_recall(generated, real, k), *density_coverage(generated, real, k))
+    samples = pair(generated, real)
+    return PRDC(*precision_recall(*samples, k), *density_coverage(*samples, k))
 
 
 def precision_recall(
@@ -97,9 +98,8 @@ def density_coverage(
     Density is the mean number of real balls that hold a generated sample, over k; coverage the
     share of real balls that hold at least one. Rims are inside, as in `precision_recall`. Two
     samples of one continuous distribution of sizes n (generated) and m have an expected density
-    of 1 and an expected coverage of 1 - prod_{i=1..k} (m - i) / (n + m - i). A
-    sample against itself has a density of (k + 1) / k without ties: each ball holds its centre
-    and the k neighbours.
+    of 1 and an expected coverage of 1 - prod_{i=1..k} (m - i) / (n + m - i). A sample against
+    itself has a density of (k + 1) / k without ties: each ball holds its centre and k neighbours.
     """
     held = both_ways(generated, real, k).generated
     return float(held.balls[:, k - 1].mean() / k), share(held.points[:, k - 1])

@@ -268,6 +268,9 @@ def test_all_scores_of_two_samples_share_their_passes(monkeypatch):
     assert passes == ["neighbourhoods", "neighbourhoods", "overlap"]
     plain = by_definition(sample(60, seed=1), sample(60), 3)
     assert (scores["precision"], scores["recall"]) == plain[:2]
+    passes.clear()
+    metrics.prdc(sample(60, seed=1), sample(60))
+    assert sorted(passes) == ["neighbourhoods", "neighbourhoods", "overlap"]
     assert METRICS.build("precision", k=9)(generated, real).value >= scores["precision"]
 
 
