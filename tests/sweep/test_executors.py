@@ -85,7 +85,8 @@ def trial_processes(driver: int) -> list[int]:
             title = Path(f"/proc/{pid}/cmdline").read_text()
         except OSError:
             continue
-        if "TrialActor" in title:
+        # Ray names a process after what it does; `tune.with_resources` calls our class so.
+        if title.startswith(("ray::TrialActor", "ray::ResourceTrainable")):
             actors.append(pid)
     return actors
 
