@@ -6,26 +6,17 @@ import math
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.cluster import MiniBatchKMeans
 
 from ganstudy.measure.metrics.base import METRICS, Array, Curve, Metric, Sample, Score, pair
+from ganstudy.measure.metrics.order import canonical_order
 from ganstudy.registry import component
 
 EDGE = 1e-10
 """Distance of the first and last angle from 0 and pi / 2, whose slopes are 0 and infinite."""
 BATCH = 100
 """Rows of a k-means step: scikit-learn's own number when the authors' code was written."""
-
-
-def canonical_order(rows: Array) -> NDArray[np.intp]:
-    """Return the indices that sort (n, ...) rows by their bytes.
-
-    A seeded method sees the same sequence in whatever order the rows came.
-    """
-    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    return flat.view(f"V{flat.itemsize * flat.shape[1]}")[:, 0].argsort(kind="stable")
 
 
 def histogram_prd(generated: Array, real: Array, angles: int = 1001) -> tuple[Array, Array]:

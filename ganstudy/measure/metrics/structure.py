@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.metrics.base import METRICS, Metric, Reads, Score
-from ganstudy.measure.metrics.prd import canonical_order
+from ganstudy.measure.metrics.order import canonical_order
 from ganstudy.measure.metrics.spectrum import check_images
 from ganstudy.registry import component
 

@@ -6,7 +6,8 @@ from sklearn.cluster import MiniBatchKMeans
 
 from ganstudy.measure import metrics
 from ganstudy.measure.metrics import METRICS, Sample
-from ganstudy.measure.metrics.prd import canonical_order, histogram_prd, max_f_beta
+from ganstudy.measure.metrics.order import canonical_order
+from ganstudy.measure.metrics.prd import histogram_prd, max_f_beta
 from tests.measure.metrics.samples import sample
 
 
