@@ -1,4 +1,4 @@
-"""Feature networks: images -> (n, d). The last torch on the road to a score.
+"""Feature networks: images -> (n, d).
 
 A score carries the name of its network. Only those on the Inception network may be called FID
 and KID.

@@ -61,6 +61,8 @@ class SmallCNN(FeatureNetwork):
         network = self._network(dataset)
         network.load_state_dict(saved["weights"])
         network.eval()
+        # Half the time of contiguous convolutions on CPU.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = content_hash(*saved["weights"].values())
         return Extractor(network, weights, saved["facts"])
 
