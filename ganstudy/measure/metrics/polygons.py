@@ -37,7 +37,7 @@ REFINEMENTS = 8
 """Steps from the nearest shape; on polygons five leave less than 0.03."""
 BLOCK = 256
 """Images refined at a time: some tens of MiB."""
-MEMORY, FIRST_STEP = 5, 0.1
+MEMORY, FIRST_STEP = 10, 0.1
 """Of L-BFGS: steps that are remembered, and the first one's length."""
 THRESHOLDS: Floats = np.geomspace(0.05, 20, 53)
 """Squared distances at which the curves are told."""
@@ -283,15 +283,35 @@ def invert(latents: Latents, images: Tensor, search: Search) -> Inverted:
     # Less the image's own square, which is the same for all draws.
     distances = made.square().sum(dim=1) - 2 * images.flatten(1) @ made.T
     nearest = distances.topk(min(search.restarts, len(drawn)), dim=1, largest=False).indices
-    bounds = (drawn.amin(dim=0), drawn.amax(dim=0)) if search.clamp else None
+    generate, coordinates = (
+        _within_draws(latents, drawn) if search.clamp else (latents.generate, drawn)
+    )
     parts = []
     for part in torch.arange(len(images)).split(max(1, BLOCK // nearest.shape[1])):
-        starts, wanted = drawn[nearest[part]], images[part]
+        starts, wanted = coordinates[nearest[part]], images[part]
         wanted = wanted.repeat_interleave(starts.shape[1], dim=0)
-        descent = Descent(latents.generate, starts.flatten(0, 1), wanted, bounds)
-        found = descent.run(search.steps).view(3, *starts.shape[:2])
-        parts.append(found.amin(dim=2).double().numpy())
+        found = Descent(generate, starts.flatten(0, 1), wanted).run(search.steps)
+        parts.append(found.view(3, *starts.shape[:2]).amin(dim=2).double().numpy())
     return Inverted(*np.concatenate(parts, axis=1))
+
+
+def _within_draws(latents: Latents, drawn: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return the generator in coordinates of which each is a latent's, and the draws in these.
+
+    A latent is the sine of its coordinate, stretched to the range of the draws in its dimension:
+    all coordinates are allowed, and no gradient is cut off. The range of n draws is widened by
+    (n + 1) / (n - 1), which makes it an unbiased estimate of a uniform prior's and leaves no
+    draw at its very end, where a sine has no slope.
+    """
+    least, most, n = drawn.amin(dim=0), drawn.amax(dim=0), len(drawn)
+    middle, half = (least + most) / 2, (most - least) / 2 * (n + 1) / (n - 1)
+
+    def generate(coordinates: Tensor) -> Tensor:
+        m, h = middle.to(coordinates.device), half.to(coordinates.device)
+        return latents.generate(m + h * coordinates.sin())
+
+    # A dimension that is the same in all draws stays as it is.
+    return generate, ((drawn - middle) / half.clamp(min=1e-30)).asin()
 
 
 @torch.no_grad()
@@ -300,27 +320,20 @@ def _images_of(latents: Latents, drawn: Tensor) -> Tensor:
 
 
 class Descent:
-    """L-BFGS on many latents at once, each with steps and a memory of its own.
+    """L-BFGS on many points at once, each with steps and a memory of its own.
 
     A step that leads further away is not taken, and the next one is shortened; what it tells of
-    the curvature is kept (Liu & Nocedal 1989, doi:10.1007/BF01589116). Coordinates at a bound that
-    the gradient pushes outwards rest (Bertsekas 1982, doi:10.1137/0320018).
+    the curvature is kept (Liu & Nocedal 1989, doi:10.1007/BF01589116).
     """
 
     def __init__(
-        self,
-        generate: Callable[[Tensor], Tensor],
-        starts: Tensor,
-        images: Tensor,
-        bounds: tuple[Tensor, Tensor] | None,
+        self, generate: Callable[[Tensor], Tensor], starts: Tensor, images: Tensor
     ) -> None:
         """Begin at `starts`, (n, ...), of which each looks for its own of `images`, (n, ...)."""
         self.generate, self.shape = generate, starts.shape
         with torch.no_grad():
             device = generate(starts[:1]).device
         self.wanted, self.z = images.to(device), starts.flatten(1).to(device)
-        least, most = bounds or (torch.tensor(-math.inf), torch.tensor(math.inf))
-        self.least, self.most = least.flatten().to(device), most.flatten().to(device)
         self.distances, self.slopes = self._judge(self.z)
         self.stride = torch.ones_like(self.distances)
         self.memory: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -345,8 +358,7 @@ class Descent:
 
     def _step(self) -> None:
         """Take a step where it leads nearer, and remember the curvature on its way."""
-        ahead = self.z - self.stride[:, None] * self._direction()
-        tried = torch.minimum(torch.maximum(ahead, self.least), self.most)
+        tried = self.z - self.stride[:, None] * self._direction()
         distances, slopes = self._judge(tried)
         self._remember(tried - self.z, slopes - self.slopes)
         nearer = distances < self.distances
@@ -368,10 +380,7 @@ class Descent:
 
     def _direction(self) -> Tensor:
         """Return the slopes times the inverse curvature, as far as it is remembered."""
-        resting = ((self.z <= self.least) & (self.slopes > 0)) | (
-            (self.z >= self.most) & (self.slopes < 0)
-        )
-        slopes = self.slopes.masked_fill(resting, 0.0)
+        slopes = self.slopes
         plain = slopes * (FIRST_STEP / slopes.norm(dim=1, keepdim=True).clamp(min=1e-12))
         if not self.memory:
             return plain
@@ -386,7 +395,6 @@ class Descent:
         found = found * scale[:, None]
         for (moved, turned, weight), part in zip(self.memory, reversed(parts), strict=True):
             found = found + (part - weight * (turned * found).sum(dim=1))[:, None] * moved
-        found = found.masked_fill(resting, 0.0)
         downhill = told & ((found * slopes).sum(dim=1) > 0)
         return torch.where(downhill[:, None], found, plain)
 
@@ -485,7 +493,7 @@ class OfLatents(PolygonMetric):
     steps: Annotated[int, Field(ge=0)] = 300
     """Steps of L-BFGS from each of them."""
     clamp: bool = True
-    """Whether latents stay within the range of the draws, which is that of a uniform prior."""
+    """Whether latents stay within the range of the draws, about that of a uniform prior."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws."""
 

@@ -211,7 +211,7 @@ def test_clamped_latents_stay_within_the_draws():
     assert beyond.max() < 1e-6
     corner = torch.tensor([[1.0, v] for v in torch.linspace(-1, 1, 401)])
     border = (latents.generate(corner) - images).square().flatten(1).sum(dim=1).min() / 4
-    # 500 draws reach to within 0.01 of 1, of 2 that are missing.
+    # The support as 500 draws tell it is within 0.01 of it, of 2 that are missing.
     assert inside == pytest.approx(border.item(), rel=0.02)
 
 
