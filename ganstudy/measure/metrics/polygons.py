@@ -493,7 +493,7 @@ class OfLatents(PolygonMetric):
     steps: Annotated[int, Field(ge=0)] = 300
     """Steps of L-BFGS from each of them."""
     clamp: bool = True
-    """Whether latents stay within the range that the draws tell, which is a uniform prior's own."""
+    """Whether latents stay within the range that the draws tell, a uniform prior's own."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws."""
 
