@@ -480,9 +480,11 @@ class OfImages(PolygonMetric):
 class OfLatents(PolygonMetric):
     """A score that looks for held-out images among what a generator can make.
 
-    None where the generator is not known as a function of its latents alone: of real images, and
-    so of the floor, and of conditional generators.
+    There is none where the generator is not known as a function of its latents alone: of real
+    images, and so of the floor, and of conditional generators.
     """
+
+    needs = "latents"
 
     images: Annotated[int, Field(ge=1)] = 256
     """Held-out images that are looked for, the first of the split's."""
