@@ -85,7 +85,8 @@ class Nearest:
             return
         i, j, lower = (np.concatenate(part) for part in zip(*self._pending, strict=True))
         self._pending = []
-        near = lower <= self._limits[i, -1]
+        # Where too few rows were seen for a limit, a row itself is offered too.
+        near = (lower <= self._limits[i, -1]) & (i != j)
         i, j = i[near], j[near]
         order = np.argsort(i, kind="stable")  # so that a row is fetched once for all its pairs
         i, j = i[order], j[order]

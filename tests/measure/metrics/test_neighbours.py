@@ -84,6 +84,7 @@ TIES = {
     "pixels": lambda rng: rng.integers(0, 3, size=(200, 36)) / 2.0 - 0.5,
     "all equal": lambda rng: np.full((200, 5), 0.1),
     "two points": lambda rng: np.where(rng.random((200, 1)) < 0.03, 1.0, 0.3) * np.ones(5),
+    "two values": lambda rng: np.repeat(rng.normal(size=(2, 5)), (196, 4), axis=0),
     "tight modes": lambda rng: (
         rng.integers(0, 3, (200, 1)) * 16.0 + rng.integers(0, 9, (200, 4)) / 2**18
     ),
