@@ -10,8 +10,15 @@ from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.datasets import DATASETS, normalize
 from ganstudy.gan.datasets.polygons import GREYS, draw_polygons
 from ganstudy.gan.trainer import build_trainer
-from ganstudy.measure.metrics import METRICS, Drawn, Latents, Sample, polygons
-from ganstudy.measure.metrics.polygons import Search, fit, harmonic_mean, invert, share_within
+from ganstudy.measure.metrics import METRICS, Drawn, Latents, Sample
+from ganstudy.measure.metrics.polygons import (
+    Search,
+    fit,
+    harmonic_mean,
+    invert,
+    share_within,
+    triangles,
+)
 from ganstudy.measure.protocol import Evaluator, MeasureConfig
 from ganstudy.registry import StudyError
 
@@ -76,7 +83,7 @@ def test_the_family_is_the_data_sets(family):
     vertices = draw_polygons(200, family).vertices
     sides = np.sort(np.linalg.norm(vertices - np.roll(vertices, 1, axis=1), axis=-1), axis=1)
     rng = np.random.default_rng(0)
-    ours = polygons.FAMILIES[family]
+    ours = triangles.FAMILIES[family]
     angles = ours.draw(rng.random((20_000, 4)))
     made = ours.vertices(angles)
     assert np.allclose(made.mean(axis=1), 14)
@@ -89,7 +96,7 @@ def test_the_family_is_the_data_sets(family):
 
 @pytest.mark.parametrize("family", ["published", "corrected"])
 def test_what_is_restricted_is_of_the_family(family):
-    ours, rng = polygons.FAMILIES[family], np.random.default_rng(0)
+    ours, rng = triangles.FAMILIES[family], np.random.default_rng(0)
     wild = ours.restrict(ours.draw(rng.random((5000, 4))) + rng.normal(0, 30, (5000, 3)))
     offsets = wild - [10, 130, 250]
     span, turn = (110, 2 * np.pi) if family == "published" else (100, np.inf)
@@ -110,8 +117,8 @@ def test_a_polygon_is_at_distance_0_of_its_family(family):
     assert (found.refined <= 0.05).mean() > 0.95
     assert np.median(found.refined) < 0.002
     np.testing.assert_allclose(
-        polygons.squared(
-            polygons.FAMILIES[family],
+        triangles.squared(
+            triangles.FAMILIES[family],
             found.parameters,
             (shapes(60, variant).numpy().reshape(60, -1).astype(float) + 1) / 2,
         ),
@@ -124,7 +131,7 @@ def test_known_angles_are_found():
     rng = np.random.default_rng(3)
     # Two degrees within the family, so that no neighbour is cut off.
     angles = np.array([10.0, 130, 250]) + rng.uniform(2, 100, (40, 3))
-    images = polygons.raster(polygons.on_circle(angles)).reshape(-1, 1, 28, 28) * 2 - 1
+    images = triangles.raster(triangles.on_circle(angles)).reshape(-1, 1, 28, 28) * 2 - 1
     found = fit(images)
     assert found.refined.max() <= 0.05
     # A degree moves a vertex by a fifth of a pixel.
