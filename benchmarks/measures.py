@@ -15,8 +15,10 @@ import io
 import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,11 @@ from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS, Sample, frechet_distance, kernel_distance, prdc
 from ganstudy.measure.metrics.gaussian import FrechetDistance
 from ganstudy.measure.metrics.neighbours import Precision
+from ganstudy.measure.protocol import evaluator
+from ganstudy.store import StudyFolder
+from ganstudy.study.checks import load_study
+from ganstudy.study.plan import plan
+from ganstudy.trial import run_trial
 
 Array = NDArray[np.floating]
 
@@ -253,7 +260,36 @@ def large() -> None:
     process.join()
 
 
-SECTIONS = {"frechet": frechet, "shrunken": shrunken, "neighbours": neighbours, "small": small}
+EVALUATION_GOAL = 0.15
+
+
+def quickstart(rounds: int) -> None:
+    """Print which share of a quickstart trial's time goes into all of its evaluations."""
+    spec = load_study(Path(__file__).parents[1] / "studies" / "quickstart.yaml")
+    trials = plan(spec)[: len(spec.arms)]  # the first config of every arm
+    shares = []
+    with tempfile.TemporaryDirectory() as runs:
+        folder = StudyFolder(Path(runs) / "quickstart")
+        folder.create()
+        # Made once for a study, by its driver.
+        evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
+        for trial in trials:
+            result = run_trial(trial, folder.trial(trial.trial_id)).result
+            shares.append(result.evaluate_seconds / result.seconds)
+            print(f"  {trial.trial_id}: {shares[-1]:.3f} of {result.seconds:.0f} s evaluating")
+    middle = statistics.median(shares)
+    said = "reached" if middle <= EVALUATION_GOAL else "NOT REACHED"
+    print(f"share of a quickstart trial in evaluation {middle:.3f}, median of {len(shares)} "
+          f"({min(shares):.3f} to {max(shares):.3f}), goal {EVALUATION_GOAL}: {said}")  # fmt: skip
+
+
+SECTIONS = {
+    "frechet": frechet,
+    "shrunken": shrunken,
+    "neighbours": neighbours,
+    "small": small,
+    "quickstart": quickstart,
+}
 
 
 def main() -> None:
