@@ -48,7 +48,7 @@ def score_rows(study: Study) -> list[ScoreRow]:
 
 def _ordered(study: Study) -> list[str]:
     names = list(dict.fromkeys(study.results.reported["name"]))
-    own = [name for name in study.protocol if name in names]
+    own = [name for name in names if name in study.protocol]
     return own + [name for name in names if name not in own]
 
 
