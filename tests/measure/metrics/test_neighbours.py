@@ -54,7 +54,7 @@ def screen(request, monkeypatch):
     """Screen even small samples in float32, and in tiles that do not divide them evenly."""
     if request.param == "float32":
         monkeypatch.setattr(screening, "FLOAT32_FROM", 0)
-    monkeypatch.setattr(screening, "TILE", 96)
+    monkeypatch.setattr(screening, "TILE", 192)
     return request.param
 
 
