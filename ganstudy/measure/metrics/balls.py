@@ -88,9 +88,12 @@ class Nearest:
         # Where too few rows were seen for a limit, a row itself is offered too.
         near = (lower <= self._limits[i, -1]) & (i != j)
         i, j = i[near], j[near]
-        order = np.argsort(i, kind="stable")  # so that a row is fetched once for all its pairs
-        i, j = i[order], j[order]
-        squares = exact_squares(self._own.rows, self._own.rows, i, j)
+        # Once for two rows that are near one another, and so sorted that rows are fetched once.
+        pairs, place = np.unique(
+            np.minimum(i, j) * len(self.squares) + np.maximum(i, j), return_inverse=True
+        )
+        rows = self._own.rows
+        squares = exact_squares(rows, rows, *np.divmod(pairs, len(rows)))[place]
         times = np.minimum(self._own.counts[j], self._k)  # a row that repeats is many neighbours
         i, squares = np.repeat(i, times), np.repeat(squares, times)
         order = np.lexsort((squares, i))

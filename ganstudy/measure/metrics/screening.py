@@ -192,12 +192,12 @@ class Screen:
 
     def _block(self, x: Array, start: int, dtype: Any) -> Block:
         chunk = x[start : start + self._tile]
-        rows = np.ones((len(chunk), chunk.shape[1] + 2), dtype)
+        rows = np.empty((len(chunk), chunk.shape[1] + 2), dtype)
+        rows[:, -2] = 1
         # In the wider of both types: a difference is rounded once, or twice to that of the screen.
-        wide = np.result_type(x.dtype, dtype)
-        centred = np.subtract(chunk, self._centre, dtype=wide)
-        np.multiply(centred, self._scale, out=rows[:, :-2], casting="same_kind")
-        halves = np.einsum("ij,ij->i", rows[:, :-2], rows[:, :-2]) / 2
+        centred = np.subtract(chunk, self._centre, dtype=np.result_type(x.dtype, dtype))
+        scaled = np.multiply(centred, self._scale, out=rows[:, :-2], casting="same_kind")
+        halves = np.einsum("ij,ij->i", scaled, scaled) / 2
         u, fine, d = np.finfo(dtype).eps / 2, np.finfo(np.float64).eps / 2, chunk.shape[1]
         steps, fine_steps = (3 * d + 36) * u, (6 * d + 36) * fine
         error = steps / (1 - steps) + fine_steps
