@@ -335,10 +335,13 @@ def _reads(how: Mapping[str, Any]) -> str:
     network = how["features"]["name"]
     said = {
         "images": "the images themselves",
+        "drawn": "the images themselves, and the generator where its latents are searched",
         "modes": f"the nearest of {how['dimension']} modes, told by {network}",
     }.get(how.get("reads", "features"))
     if said is None:
         said = f"{network}, {how['dimension']} features, weights {how['features_hash']}"
+    if "n_training" in how:
+        said += f", against {how['n_training']} training images in {how['cells']} cells"
     resized = how.get("resize", NONE)
     if resized not in ("none", NONE):
         said += f", images resized: {resized}"

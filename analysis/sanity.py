@@ -394,11 +394,11 @@ def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
     most, least = max(values) if mark is None else mark, min(values)
     caption = (
         f"{one.name} of real images is {values[most]:.3g} at n = {most:g} and "
-        f"{values[least]:.3g} at n = {least:g}: no generator can be told from real images below "
-        f"its score's floor, and scores at different n do not compare. Images of train, or of "
+        f"{values[least]:.3g} at n = {least:g}: no generator can be told from real images where "
+        f"its score is better, and scores at different n do not compare. Images of train, or of "
         f"report, against as many of select; the two lines part where the feature network knows "
         f"the images of train. {_repeats(one)} draws, which the bars span and which at the size "
-        f"of a whole split are one and the same; dotted: the study's n."
+        f"of a whole split are one and the same{'' if mark is None else '; dotted: our n'}."
     )
     return Group(
         "Real images against real ones, by n", caption, _places(floors, "floor_by_n", mark=mark)

@@ -318,9 +318,15 @@ def resume(
     spec = read(directory / "study.yaml")
     _check_resources(spec, address)
     edited = lost(spec, folder)
+    changes = changed(folder.read_json("provenance.json"))
+    if edited is not None and changes:
+        refuse(
+            f"{directory}: the trial {edited} is no longer what it was: since this study began "
+            f"there changed {'; '.join(changes)}. Go back to the old state to go on with it; "
+            f"`ganstudy report` and `status` work as they are"
+        )
     if edited is not None:
         refuse(f"{directory}/study.yaml was edited: the trial {edited} is no longer what it was")
-    changes = changed(folder.read_json("provenance.json"))
     unfinished = retry_failed or len(pending(spec, folder)) > 0
     if changes and unfinished and not force:
         refuse(

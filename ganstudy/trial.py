@@ -25,10 +25,17 @@ from torch import Tensor
 
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
-from ganstudy.measure.events import HELD_OUT_AUC, STANDARD_ERROR, EventLog, EventsConfig, Primary
+from ganstudy.measure.events import (
+    HELD_OUT_AUC,
+    RAW,
+    STANDARD_ERROR,
+    EventLog,
+    EventsConfig,
+    Primary,
+)
 from ganstudy.measure.features import write_torch
 from ganstudy.measure.metrics import Latents
-from ganstudy.measure.protocol import RAW, Evaluation, Evaluator, MeasureConfig, evaluator
+from ganstudy.measure.protocol import Evaluation, Evaluator, MeasureConfig, evaluator
 from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import Attempt, TrialFolder, Writer
 
@@ -270,7 +277,7 @@ class TrialRun:
             if not math.isnan(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
-            labels = self.trainer.draw_labels(len(images), self.evaluator.noise())
+            labels = labels_of(self.trainer, self.evaluator, len(images))
             real, of_real = self.evaluator.real.images, self._real_labels()
             values[HELD_OUT_AUC] = self.trainer.held_out_auc(real, of_real, images, labels)
         return values
@@ -361,8 +368,7 @@ def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -
     """
     if not isinstance(trainer, NetworkTrainer):
         return judge.evaluate(images, final=final)
-    # Those that `sample` has drawn: labels come first from the stream.
-    labels = trainer.draw_labels(len(images), judge.noise())
+    labels = labels_of(trainer, judge, len(images))
     made = judge.evaluate(images, latents_of(trainer), labels, final=final)
     if judge.config.raw and trainer.averages:
         raw = trainer.sample(len(images), judge.noise(), raw=True)
@@ -379,6 +385,11 @@ def latents_of(trainer: NetworkTrainer) -> Latents | None:
     if trainer.config.conditioning.uses_labels:
         return None
     return Latents(trainer.generate, trainer.draw_latents)
+
+
+def labels_of(trainer: NetworkTrainer, judge: Evaluator, count: int) -> Tensor | None:
+    """Return the labels that `trainer.sample(count, judge.noise())` asks for, None without any."""
+    return trainer.draw_labels(count, judge.noise())  # labels come first from the stream
 
 
 def best_checkpoint(points: list[Point], primary: Primary) -> int | None:

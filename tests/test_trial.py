@@ -111,6 +111,16 @@ def test_the_raw_generator_is_scored_beside_its_average(tiny, study):
     assert at_end[name] != at_end[name + "_raw"]
 
 
+def test_raw_scores_change_no_event(tiny, study):
+    tiny["base"]["stabilizers"] = {"ema": {"halflife_images": 200}}
+    tiny["measure"]["every"] = {"discriminator_updates": 6}
+    alone = run_trial(first(tiny), study.trial("alone"))
+    tiny["measure"]["raw"] = True
+    beside = run_trial(first(tiny), study.trial("beside"))
+    assert any(p.name.endswith("_raw_se") for p in beside.points)
+    assert alone.events == beside.events != []
+
+
 class Broken:
     """A trainer of one's own whose generator outputs NaN from update 20 on, losses being fine."""
 

@@ -86,8 +86,15 @@ class Episode:
         )
 
 
+RAW = "_raw"
+"""Ending of the scores of the generator as trained, where an average of it is sampled."""
+
+
 class Together:
-    """Collects the newest values by name until all that are needed stand at one update."""
+    """Collects the newest values by name until all that are needed stand at one update.
+
+    Scores of the generator as trained, beside those of its average, are not among them.
+    """
 
     def __init__(self, *prefixes: str) -> None:
         """Wait for one point per prefix; a name begins with its prefix."""
@@ -98,7 +105,7 @@ class Together:
     def add(self, point: Point) -> dict[str, float] | None:
         """Return prefix -> value once the last of them has come, else None."""
         prefix = next((p for p in self.prefixes if point.name.startswith(p)), None)
-        if prefix is None:
+        if prefix is None or point.name.endswith((RAW, RAW + STANDARD_ERROR)):
             return None
         if point.discriminator_updates != self._at:
             self._at, self._values = point.discriminator_updates, {}

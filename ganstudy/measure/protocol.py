@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import Tensor
 
 from ganstudy.gan.config import at
 from ganstudy.gan.datasets import Dataset, Split, normalize
 from ganstudy.gan.seeding import stream
+from ganstudy.measure.events import RAW
 from ganstudy.measure.features import (
     FEATURES,
     Extractor,
@@ -34,15 +34,11 @@ from ganstudy.measure.metrics import (
     Drawn,
     Latents,
     Metric,
-    Reader,
     Reads,
     Sample,
     Score,
 )
-from ganstudy.measure.metrics.classes import Classified
-from ganstudy.measure.metrics.memorization import training_reader
-from ganstudy.measure.metrics.modes import mode_reader
-from ganstudy.measure.metrics.spectrum import image_reader
+from ganstudy.measure.readers import NETWORK_READERS, READERS, Source
 from ganstudy.registry import StudyError, unknown
 
 DEFAULTS: dict[str, Any] = {
@@ -55,8 +51,6 @@ DEFAULTS: dict[str, Any] = {
 }
 ALWAYS = ("diversity", "coverage")
 """Measured whether asked for or not: the detectors of collapse read them."""
-RAW = "_raw"
-"""Ending of the scores of the generator as trained, where an average of it is sampled."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +83,17 @@ class MeasureConfig:
         every = plain["every"]
         if not isinstance(every, Mapping) or set(every) != {"discriminator_updates"}:
             raise StudyError("every", f"must be {{discriminator_updates: N}}, got {every!r}")
+        metrics, final = placed(
+            at("metrics", parse_metrics, plain["metrics"]),
+            () if plain["final"] == [] else at("final", parse_metrics, plain["final"]),
+        )
         return cls(
             features=at("features", FEATURES.parse, plain["features"]),
-            metrics=with_always(at("metrics", parse_metrics, plain["metrics"])),
+            metrics=metrics,
             samples=at("samples", whole, plain["samples"], least=10),
             every=at("every.discriminator_updates", whole, every["discriminator_updates"]),
             noise_seed=at("noise_seed", whole, plain["noise_seed"], least=0),
-            final=at("final", parse_metrics, plain["final"]) if plain["final"] else (),
+            final=final,
             raw=at("raw", yes_or_no, plain["raw"]),
         )
 
@@ -129,6 +127,10 @@ class MeasureConfig:
     def check(self, dataset: Dataset) -> None:
         """Raise StudyError where these measures cannot be had or would mislead."""
         at("features", _asked, self.features.check, dataset)
+        first = self.metrics[0]
+        if not first.chooses:
+            rule = f"{first.name} must not come first: checkpoints would be chosen by it"
+            raise StudyError("metrics.0", f"{rule}, and its best value is no best generator")
         n, dimension = self.size(dataset), self.features.dimension(dataset)
         for key, metrics in (("metrics", self.metrics), ("final", self.final)):
             for metric in metrics:
@@ -145,7 +147,13 @@ class MeasureConfig:
     def remarks(self, dataset: Dataset) -> list[str]:
         """Return what a reader must know of scores that the study insisted on."""
         n, dimension = self.size(dataset), self.features.dimension(dataset)
-        remarks = (metric.remark(n, dimension) for metric in self.all_metrics)
+        remarks = [metric.remark(n, dimension) for metric in self.all_metrics]
+        if n < self.samples:
+            remarks.append(
+                f"{self.samples} generated images are scored against {n} real ones, all that a "
+                f"split holds, and the floor is of {n} against {n}: a Fréchet distance is biased "
+                f"less at {self.samples}"
+            )
         return [remark for remark in remarks if remark is not None]
 
 
@@ -177,14 +185,25 @@ def parse_metrics(value: object) -> tuple[Metric, ...]:
     return tuple(at(str(i), METRICS.parse, item) for i, item in enumerate(value))
 
 
-def with_always(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    """Return `metrics` and those of `ALWAYS` that are missing among them."""
-    named = {metric.name for metric in metrics}
-    return (*metrics, *(METRICS.build(name) for name in ALWAYS if name not in named))
+Metrics = tuple[Metric, ...]
 
 
-NETWORK_READERS = {"features", "probabilities", "classified", "training"}
-"""What is read through the study's feature network, which the stored name then carries."""
+def placed(metrics: Metrics, final: Metrics) -> tuple[Metrics, Metrics]:
+    """Return what is scored at every evaluation, and what at the last one only.
+
+    Those of `ALWAYS` are scored at every one, as the study writes them where it does, and those
+    that must stand beside others with these.
+    """
+    mine = {m.name: m for m in (*final, *metrics)}
+    always = tuple(mine.get(name) or METRICS.build(name) for name in ALWAYS)
+    metrics = _once((*metrics, *always, *(other for m in metrics for other in m.beside())))
+    final = _once((*final, *(other for m in final for other in m.beside())))
+    return metrics, tuple(m for m in final if m not in metrics)
+
+
+def _once(metrics: Metrics) -> Metrics:
+    """Return `metrics` without those that another put there already."""
+    return tuple(dict.fromkeys(metrics))
 
 
 def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
@@ -198,60 +217,6 @@ def score_name(metric: Metric, features: FeatureNetwork, samples: int) -> str:
         return f"{metric.short}_{count}"
     known = features.score_names.get(metric.short)
     return f"{known or f'{metric.short}_{features.name}'}_{count}"
-
-
-class Source(NamedTuple):
-    """What readers are made of.
-
-    Attributes:
-        network: The study's feature network, ready to use, and what is `told` of it.
-        cache: The study's folder of weights and reference statistics, if it has one.
-    """
-
-    dataset: Dataset
-    network: Extractor
-    told: dict[str, Any]
-    cache: Path | None
-
-
-def feature_reader(source: Source) -> Reader:
-    """Return what hands on the features of images."""
-    return Reader(lambda drawn: drawn.features, source.told)
-
-
-def probability_reader(source: Source) -> Reader:
-    """Return what classifies images by the network's head: (n, K) probabilities, float64."""
-
-    def read(drawn: Drawn) -> Any:
-        logits = source.network.logits(drawn.features.features)
-        return softmax(logits.astype(np.float64), axis=1)
-
-    return Reader(read, source.told)
-
-
-def classified_reader(source: Source) -> Reader:
-    """Return what classifies images and tells which classes they were asked to show."""
-    probabilities = probability_reader(source)
-
-    def read(drawn: Drawn) -> Classified:
-        assert drawn.labels is not None  # the metrics that read this need labels
-        return Classified(probabilities.read(drawn), drawn.labels.numpy())
-
-    return Reader(read, source.told)
-
-
-READERS: dict[Reads, Callable[[Source], Reader]] = {
-    "features": feature_reader,
-    "probabilities": probability_reader,
-    "classified": classified_reader,
-    "images": lambda source: image_reader(source.dataset),
-    "modes": lambda source: mode_reader(source.dataset, source.cache),
-    "training": lambda source: training_reader(
-        source.dataset, source.network, source.told, source.cache
-    ),
-    "drawn": lambda source: Reader(lambda drawn: drawn, image_reader(source.dataset).told),
-}
-"""How to come by what a metric reads."""
 
 
 class Evaluation(NamedTuple):
@@ -290,33 +255,28 @@ class Evaluator:
     def _reference(self, split: Split, cache: Path | None) -> Drawn:
         """Return real images with their features and the statistics that metrics need of them.
 
-        Kept beside the network's weights under a hash of images, network and metrics.
+        Both are kept beside the network's weights, features under a hash of images and network,
+        statistics of the metrics too.
         """
         images = self.dataset.images(split)[: self.config.samples]
+        of_features = content_hash(images, self.extractor.hash, torch.__version__)
+        made = cached(
+            f"real-{of_features}.pt",
+            cache,
+            lambda: {"features": torch.from_numpy(self.extractor(images))},
+        )
+        sample = Sample(made["features"].numpy(), "real")
         metrics = [m for m in self.config.all_metrics if m.reads == "features"]
         asked = repr(sorted(map(repr, metrics)))
-        name = content_hash(images, self.extractor.hash, asked, torch.__version__, STATISTICS)
-        made = cached(f"real-{name}.pt", cache, lambda: self._statistics(images, metrics))
-        sample = Sample(made["features"].numpy(), "real")
+        name = content_hash(of_features, asked, STATISTICS)
+        known = cached(f"statistics-{name}.pt", cache, lambda: _prepared(sample, metrics))
         sample.statistics = {
             statistic: {key: value.numpy() for key, value in arrays.items()}
-            for statistic, arrays in made["statistics"].items()
+            for statistic, arrays in known.items()
         }
         labels = self.dataset.labels(split)
-        return Drawn(
-            normalize(images), sample, labels=None if labels is None else labels[: len(images)]
-        )
-
-    def _statistics(self, images: Tensor, metrics: list[Metric]) -> dict[str, Any]:
-        """Return features of real images and what `metrics` need of them, as tensors."""
-        sample = Sample(self.extractor(images), "real")
-        for metric in metrics:
-            metric.prepare(sample)
-        statistics = {
-            statistic: {key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}
-            for statistic, arrays in sample.statistics.items()
-        }
-        return {"features": torch.from_numpy(sample.features), "statistics": statistics}
+        shown = None if labels is None else labels[: len(images)]
+        return Drawn(normalize(images), sample, labels=shown)
 
     def _read(self, drawn: Drawn) -> dict[Reads, Any]:
         """Return all that the metrics read of one sample."""
@@ -337,6 +297,7 @@ class Evaluator:
         labels: Tensor | None = None,
         *,
         final: bool = True,
+        curves: bool = False,
     ) -> Evaluation:
         """Score `images`, (n, channels, height, width) in [-1, 1].
 
@@ -346,7 +307,8 @@ class Evaluator:
             images: Of a generator.
             latents: The generator, where a metric searches its latents.
             labels: The classes that the images were asked for, (n,), if any.
-            final: Whether to evaluate the metrics of a trial's end too, and all curves.
+            final: Whether to evaluate the metrics of a trial's end too.
+            curves: Whether to return the lines that belong to the scores.
         """
         metrics = self.config.all_metrics if final else self.config.metrics
         # A trainer of one's own may hand out images that carry a gradient.
@@ -355,7 +317,7 @@ class Evaluator:
         if not np.isfinite(features).all():
             return Evaluation({self.name(m): Score(float("nan")) for m in metrics}, {})
         drawn = Drawn(plain, Sample(features, "generated"), latents, labels)
-        return self._evaluate(drawn, metrics, curves=final)
+        return self._evaluate(drawn, metrics, curves=curves)
 
     def _evaluate(
         self, drawn: Drawn, metrics: tuple[Metric, ...], *, curves: bool = False
@@ -389,7 +351,7 @@ class Evaluator:
     def protocol(self) -> dict[str, dict[str, Any]]:
         """Return stored name -> everything that a reader needs to compare the score."""
         floor = self.floor()
-        table = {
+        return {
             self.name(m): {
                 "metric": m.to_dict(),
                 "direction": m.direction,
@@ -398,6 +360,7 @@ class Evaluator:
                 **self.readers[m.reads].told,
                 "n_generated": self.config.samples,
                 "n_real": len(self.real.features),
+                "n_floor": self.config.size(self.dataset),
                 "split": self.split,
                 "noise_seed": self.config.noise_seed,
                 "generator": "sampled",
@@ -406,14 +369,25 @@ class Evaluator:
             }
             for m in self.config.all_metrics
         }
-        if self.config.raw:
-            raw = {self.name(m) + RAW: table[self.name(m)] for m in self.config.metrics}
-            table |= {name: how | {"generator": "raw"} for name, how in raw.items()}
-        return table
+
+    def raw_protocol(self, table: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return `table` for the scores of generators as trained, empty unless they are asked."""
+        asked = [m for m in self.config.metrics if self.config.raw and m.needs != "latents"]
+        return {self.name(m) + RAW: table[self.name(m)] | {"generator": "raw"} for m in asked}
 
 
 STATISTICS = "1"
 """To be raised when a statistic of real features is computed in another way."""
+
+
+def _prepared(sample: Sample, metrics: list[Metric]) -> dict[str, Any]:
+    """Return what `metrics` need of a real sample alone, as tensors."""
+    for metric in metrics:
+        metric.prepare(sample)
+    return {
+        statistic: {key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}
+        for statistic, arrays in sample.statistics.items()
+    }
 
 
 @functools.lru_cache(maxsize=2)

@@ -107,12 +107,10 @@ class Bench:
     """Scores any two samples of a study's data with its feature network and metrics."""
 
     def __init__(
-        self, config: MeasureConfig, dataset: Dataset, cache: Path | None = None, repeats: int = 3
+        self, config: MeasureConfig, dataset: Dataset, cache: Path | None, repeats: int
     ) -> None:
         """Load the network and read the images that samples are drawn from."""
         metrics = tuple(m for m in config.metrics if m.reads in SCORED)
-        if not metrics:
-            raise Unavailable("no metric of this study can be had of real images")
         self.dataset, self.repeats = dataset, repeats
         asked = replace(config, metrics=metrics, final=(), raw=False)
         self.judge = Evaluator(asked, dataset, "select", cache)

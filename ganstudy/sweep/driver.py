@@ -33,7 +33,7 @@ from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
-from ganstudy.trial import TrialSpec, latents_of
+from ganstudy.trial import TrialSpec, labels_of, latents_of
 
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
@@ -167,12 +167,16 @@ def prepare(spec: StudySpec, folder: StudyFolder) -> None:
     """Train or fetch the feature network, keep it in the study, write the protocol."""
     judge = evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
     minimize = spec.measure.metrics[0].direction == "minimize"
+    scores = judge.protocol()
     protocol = {
         "primary": spec.measure.primary,
         "minimize": minimize,
-        "scores": judge.protocol(),
+        "scores": scores | judge.raw_protocol(scores),
         "notes": notes(spec),
     }
+    known = folder.folder / "protocol.json"
+    if known.exists():  # what was told of the best generators is told until it is told anew
+        protocol["reported"] = folder.read_json("protocol.json").get("reported", {})
     folder.write_json("protocol.json", protocol)
 
 
@@ -263,7 +267,7 @@ def reported(spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, An
     features = folder.folder / "features"
     judges = [
         evaluator(measure, spec.dataset, "report", features)
-        for measure in (spec.measure, *judging(spec.dataset))
+        for measure in (spec.measure, *judging(spec.dataset, spec.measure))
     ]
     for judge in judges:
         told.protocol.update(judge.protocol())
@@ -272,9 +276,14 @@ def reported(spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, An
     return told
 
 
-def judging(dataset: Dataset) -> list[MeasureConfig]:
-    """Return the measure that chooses nothing, or none where ImageNet features say nothing."""
+def judging(dataset: Dataset, own: MeasureConfig) -> list[MeasureConfig]:
+    """Return the measure that chooses nothing.
+
+    None where ImageNet features say nothing, or are those of the study's `own` measure.
+    """
     lite0 = FEATURES.build("lite0")
+    if own.features.name == lite0.name:
+        return []
     try:
         lite0.check(dataset)
     except ValueError:
@@ -331,8 +340,8 @@ def _report_trial(
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())
-        labels = trainer.draw_labels(len(images), judge.noise())
-        made = judge.evaluate(images, latents_of(trainer), labels)
+        labels = labels_of(trainer, judge, len(images))
+        made = judge.evaluate(images, latents_of(trainer), labels, curves=True)
         for name, score in made.scores.items():
             how = told.protocol[name]
             row = {key: how[key] for key in ("split", "n_generated", "n_real", "floor")}

@@ -57,8 +57,8 @@ class Asked(NamedTuple):
     """
 
     features: Sequence[FeatureNetwork]
-    generators: int = 24
-    repeats: int = 3
+    generators: int
+    repeats: int
 
 
 class Experiment(NamedTuple):
@@ -121,20 +121,16 @@ def experiments(
         console.print(Text(f"{what} left out: {why}"), soft_wrap=True)
 
     cache = folder.folder / "features"
-    try:
-        bench = Bench(spec.measure, spec.dataset, cache, asked.repeats)
-    except Unavailable as error:
-        left_out("experiments on real images", error)
-    else:
-        for name, make in EXPERIMENTS.items():
-            try:
-                steps = make(bench)
-            except Unavailable as error:
-                left_out(name, error)
-                continue
-            yield Experiment(name, [partial(_readings, bench, name, step) for step in steps])
-        for score, reason in bench.refused.items():
-            left_out(f"some samples of {score}", reason)
+    bench = Bench(spec.measure, spec.dataset, cache, asked.repeats)
+    for name, make in EXPERIMENTS.items():
+        try:
+            steps = make(bench)
+        except Unavailable as error:
+            left_out(name, error)
+            continue
+        yield Experiment(name, [partial(_readings, bench, name, step) for step in steps])
+    for score, reason in bench.refused.items():
+        left_out(f"some samples of {score}", reason)
     try:
         yield agreement(spec, folder, trials, asked)
     except Unavailable as error:

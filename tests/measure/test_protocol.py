@@ -157,16 +157,45 @@ def test_wrong_settings_name_their_place(data, message):
 
 
 def test_measures_survive_their_own_dict():
-    config = MeasureConfig.from_dict({"final": ["recall"], "raw": True, "samples": 50}, 600)
+    config = MeasureConfig.from_dict({"final": ["prd_f8"], "raw": True, "samples": 50}, 600)
     assert MeasureConfig.from_dict(config.to_dict(), 600) == config
-    assert [m.name for m in config.all_metrics][-1] == "recall"
+    assert [m.name for m in config.all_metrics][-1] == "prd_f8"
 
 
-def test_one_score_is_asked_for_once():
-    digits = DATASETS.build("digits")
-    twice = {"features": "pixels", "metrics": ["recall"], "final": ["recall"], "samples": 50}
-    with pytest.raises(StudyError, match="two of them would be stored as recall_pixels_50"):
-        MeasureConfig.from_dict(twice, 600).check(digits)
+def test_a_score_of_every_evaluation_is_not_scored_again_at_the_end():
+    config = MeasureConfig.from_dict({"metrics": ["recall"], "final": ["recall", "coverage"]}, 600)
+    assert [m.name for m in config.metrics] == ["recall", "diversity", "coverage"]
+    assert config.final == ()
+    other = {"metrics": ["recall"], "final": [{"name": "coverage", "k": 3}]}
+    assert METRICS.build("coverage", k=3) in MeasureConfig.from_dict(other, 600).metrics
+
+
+def test_two_scores_of_one_name_are_refused():
+    twice = {"features": "pixels", "metrics": ["recall"], "final": [{"name": "recall", "k": 5}]}
+    with pytest.raises(StudyError, match="two of them would be stored as recall_pixels_1k"):
+        MeasureConfig.from_dict(twice, 600).check(DATASETS.build("ring"))
+
+
+@pytest.mark.parametrize("name", ["memorization", "ms_ssim"])
+def test_a_score_whose_best_is_no_best_generator_must_not_choose(name):
+    with pytest.raises(StudyError, match=f"metrics.0: {name} must not come first"):
+        measure(name, "kernel_distance").check(DATASETS.build("mnist5k"))
+    measure("kernel_distance", name).check(DATASETS.build("mnist5k"))
+
+
+def test_the_convergence_of_the_search_stands_beside_what_it_finds():
+    data = {"features": "pixels", "metrics": ["kernel_distance"], "samples": 300}
+    data["final"] = [{"name": "polygon_f1", "steps": 20}, {"name": "polygon_recall", "steps": 20}]
+    final = MeasureConfig.from_dict(data, 600).final
+    assert [m.name for m in final] == ["polygon_f1", "polygon_recall", "polygon_convergence"]
+    assert final[2].steps == 20
+
+
+def test_more_samples_than_a_split_holds_are_told():
+    digits, config = DATASETS.build("digits"), measure("kernel_distance", samples=5000)
+    n = len(digits.images("select"))
+    assert f"5000 generated images are scored against {n} real ones" in config.remarks(digits)[0]
+    assert Evaluator(config, digits).protocol()["kd_pixels_5k"]["n_floor"] == n
 
 
 def test_reference_statistics_are_those_computed_anew(tmp_path):
@@ -176,6 +205,7 @@ def test_reference_statistics_are_those_computed_anew(tmp_path):
     fresh = Evaluator(config, digits, cache=tmp_path).scores(images)
     again = Evaluator(config, digits, cache=tmp_path)
     assert list(tmp_path.glob("real-*.pt"))
+    assert list(tmp_path.glob("statistics-*.pt"))
     assert again.scores(images) == fresh
 
 

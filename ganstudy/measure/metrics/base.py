@@ -20,9 +20,7 @@ if TYPE_CHECKING:  # arrays are scored without torch
 
     from ganstudy.gan.datasets import Dataset
 
-Reads = Literal[
-    "features", "probabilities", "classified", "images", "modes", "training", "drawn"
-]
+Reads = Literal["features", "probabilities", "classified", "images", "modes", "training", "drawn"]
 Array = NDArray[np.floating]
 Statistics = dict[str, Array]
 T = TypeVar("T")
@@ -168,6 +166,8 @@ class Metric(Component, ABC):
     direction: ClassVar[Literal["minimize", "maximize"]]
     identity_value: ClassVar[float | None]
     """The score of a set against itself; None where an unbiased estimate has no fixed one."""
+    chooses: ClassVar[bool] = True
+    """Whether the best score is of the best generator, so that checkpoints can be chosen by it."""
     short: ClassVar[str]
     """How the stored name begins: `fd` in `fd_small_cnn_1k`."""
 
@@ -180,6 +180,10 @@ class Metric(Component, ABC):
     def remark(self, n: int, dimension: int) -> str | None:
         """Return what a reader must know of a score that was insisted on, None if nothing."""
         return None
+
+    def beside(self) -> tuple[Metric, ...]:
+        """Return metrics without which this one should not be read: they are scored with it."""
+        return ()
 
     def prepare(self, real: Any) -> None:
         """Compute the statistics of `real` that every score against it needs."""

@@ -118,7 +118,8 @@ def data_copying(generated: Nearest, held_out: Nearest) -> Score:
 
 def training_cells(features: Array) -> Array:
     """Return the k-means centres of (n, d) training features, (k, d) with k at most 10."""
-    k_means = KMeans(min(CELLS, len(features)), n_init=1, random_state=0)
+    different = len(np.unique(features, axis=0))
+    k_means = KMeans(min(CELLS, different), n_init=1, random_state=0)
     centres: Array = k_means.fit(features).cluster_centers_
     return centres
 
@@ -175,6 +176,7 @@ class Memorization(Metric):
     direction = "maximize"
     identity_value = 0.0
     short = "memorization"
+    chooses = False
 
     def check(self, dataset: Dataset) -> None:
         images = dataset.images("train")

@@ -33,7 +33,7 @@ def check_sides(height: int, width: int, period: int) -> None:
         )
 
 
-def check_images(generated: Images, real: Images) -> None:
+def check_image_pair(generated: Images, real: Images) -> None:
     """Raise ValueError unless both are finite (n >= 2, c, h, w) arrays of one image shape."""
     for role, x in (("generated", generated), ("real", real)):
         if x.ndim != 4 or len(x) < 2:
@@ -79,7 +79,7 @@ def checkerboard(generated: Images, real: Images, period: int = 2) -> Score:
     Its standard error takes generated and real images as independent draws. Real images without
     any pattern give 1 for generated ones without it, else infinity.
     """
-    check_images(generated, real)
+    check_image_pair(generated, real)
     height, width = generated.shape[2:]
     check_sides(height, width, period)
     made, there = pattern_share(generated, period), pattern_share(real, period)

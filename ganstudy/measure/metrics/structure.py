@@ -12,7 +12,7 @@ from pydantic import Field
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.metrics.base import METRICS, Metric, Reads, Score
 from ganstudy.measure.metrics.order import canonical_order
-from ganstudy.measure.metrics.spectrum import check_images
+from ganstudy.measure.metrics.spectrum import check_image_pair
 from ganstudy.registry import component
 
 Images = NDArray[np.floating]
@@ -170,6 +170,7 @@ class MSSSIM(Metric):
     direction = "minimize"
     identity_value = None
     short = "ms_ssim"
+    chooses = False
 
     pairs: Annotated[int, Field(ge=2)] = 500
     """Disjoint pairs at most; half the samples where those are fewer."""
@@ -182,5 +183,5 @@ class MSSSIM(Metric):
             raise ValueError(f"needs at least 4 samples, the splits offer {n}")
 
     def __call__(self, generated: Images, real: Images) -> Score:
-        check_images(generated, real)
+        check_image_pair(generated, real)
         return mean_pair_similarity(generated, self.pairs)

@@ -168,3 +168,10 @@ def test_fewer_samples_than_a_subset_are_refused():
     with pytest.raises(ValueError, match="needs the 1000 samples of a subset.*subset_size: 450"):
         METRICS.build("kernel_distance_subsets").check_size(900, 64)
     METRICS.build("kernel_distance_subsets").check_size(1000, 64)
+
+
+@pytest.mark.parametrize("scale", [1e24, 1e27, 1e38])
+def test_features_beyond_the_kernels_range_have_no_score(scale):
+    x, y = (sample(20, seed=seed).astype(np.float32) * np.float32(scale) for seed in (0, 1))
+    found = metrics.kernel_distance(x, y)
+    assert math.isfinite(found.value) == math.isfinite(found.standard_error) == (scale < 1e25)

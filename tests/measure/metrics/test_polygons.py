@@ -22,7 +22,7 @@ from ganstudy.measure.metrics.polygons import (
 from ganstudy.measure.protocol import Evaluator, MeasureConfig
 from ganstudy.registry import StudyError
 
-NAMES = [name for name in METRICS.names() if name.startswith("polygon_")]
+NAMES = ["polygon_f1", "polygon_precision", "polygon_recall"]
 SEARCH = Search(draws=500, restarts=1, steps=60, clamp=True, seed=0)
 
 
@@ -386,9 +386,11 @@ def test_convergence_is_what_the_second_half_of_the_steps_adds():
     made, real = drawn(shapes(30), latents), drawn(shapes(30, seed=2))
     few, many = (METRICS.build("polygon_recall", images=30, draws=200, steps=s) for s in (4, 8))
     added = many(made, real).value - few(made, real).value
-    assert many.convergence(made, real) == pytest.approx(added)
+    (convergence,) = many.beside()
+    assert convergence(made, real).value == pytest.approx(added)
     assert added > 0
-    assert METRICS.build("polygon_recall", images=30, steps=40).convergence(made, real) <= 0.05
+    longer = METRICS.build("polygon_convergence", images=30, steps=40)
+    assert longer(made, real).value <= 0.05
 
 
 def test_three_metrics_search_once():
@@ -410,14 +412,9 @@ def test_three_metrics_search_once():
     assert len(calls) == 2 * once
 
 
-@pytest.mark.parametrize("name", ["polygon_recall", "polygon_f1"])
-def test_without_latents_there_is_no_recall(name):
-    metric, real = METRICS.build(name), drawn(shapes(5))
-    score = metric(drawn(shapes(5)), real)
-    assert math.isnan(score.value)
-    assert metric.curves(drawn(shapes(5)), real) == []
-    assert math.isnan(metric.convergence(drawn(shapes(5)), real))
-    assert metric.identity_value is None
+@pytest.mark.parametrize("name", ["polygon_recall", "polygon_f1", "polygon_convergence"])
+def test_what_is_searched_for_among_latents_needs_them(name):
+    assert METRICS.get(name).needs == "latents"
 
 
 # What is refused.
