@@ -39,7 +39,7 @@ def score_rows(study: Study) -> list[ScoreRow]:
             row["arm"]: (float(row["value"]), float(row["standard_error"]))
             for _, row in mine.iterrows()
         }
-        how = study.reported_protocol.get(name, {})
+        how = study.reported_protocol.get(name) or study.protocol.get(name, {})
         better = {"minimize": "lower", "maximize": "higher"}.get(how.get("direction", ""), "")
         n = f"{first['n_generated']} against {first['n_real']}"
         rows.append(ScoreRow(name, better, n, values, float(first["floor"])))
@@ -103,8 +103,15 @@ def curves_figure(group: CurveGroup, arms: list[str]) -> go.Figure:
             line={"color": style(arms.index(line.arm)).color, "dash": dashes[line.line]},
             hovertemplate=f"{label}<br>%{{x:.4g}}: %{{y:.4g}}<extra></extra>",
         )
-    figure.update_layout(**layout(), xaxis=_axis(group), yaxis={"title": group.y_name})
+    figure.update_layout(**layout(), xaxis=_axis(group), yaxis=_share_axis(group))
     return figure
+
+
+def _share_axis(group: CurveGroup) -> dict[str, Any]:
+    """Return the y axis: all of [0, 1] where the values are shares."""
+    ys = [y for line in group.lines for y in line.y if math.isfinite(y)]
+    shares = bool(ys) and min(ys) >= 0 and max(ys) <= 1
+    return {"title": group.y_name} | ({"range": [-0.02, 1.02]} if shares else {})
 
 
 def _lines(group: CurveGroup) -> list[str]:
@@ -112,8 +119,8 @@ def _lines(group: CurveGroup) -> list[str]:
 
 
 def _axis(group: CurveGroup) -> dict[str, Any]:
-    """Return the x axis: logarithmic where it spans more than a decade."""
+    """Return the x axis: logarithmic where it spans more than a decade, shares aside."""
     xs = [x for line in group.lines for x in line.x if math.isfinite(x)]
-    if xs and min(xs) > 0 and max(xs) > 10 * min(xs):
+    if xs and min(xs) > 0 and max(xs) > max(1, 10 * min(xs)):
         return score_axis(group.x_name, xs)
-    return {"title": group.x_name}
+    return {"title": group.x_name} | ({"range": [-0.02, 1.02]} if xs and max(xs) <= 1 else {})

@@ -82,8 +82,9 @@ def _check_needs(spec: StudySpec) -> None:
         primary = metric is spec.measure.metrics[0]
         if len(lacking) == len(spec.arms) or (lacking and primary):
             kind = "a conditional" if metric.needs == "labels" else "an unconditional"
-            rule = f"needs {kind} generator, which arms.{lacking[0]} has not"
-            raise StudyError(f"measure.{metric.name}", rule)
+            key = "final" if metric in spec.measure.final else "metrics"
+            rule = f"needs {kind} generator, which arms.{lacking[0]} has not: see conditioning"
+            raise StudyError(f"measure.{key}.{metric.name}", rule)
 
 
 def _check_swept(arm: Arm, key: str, value: Any) -> None:
@@ -182,6 +183,9 @@ def notes(spec: StudySpec) -> list[str]:
         for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
             found.setdefault(note, []).append(arm.name)
     said = [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
+    averaging = any(s.averages for arm in spec.arms for s in arm.train({}, 0).stabilizers)
+    if spec.measure.raw and not averaging:
+        said.append("measure.raw: no arm samples an average of its generator; add stabilizers.ema")
     said += [f"measure: {remark}" for remark in spec.measure.remarks(spec.dataset)]
     return said if spec.design.sampler == "tpe" else [*said, *_repetitions(plan(spec))]
 

@@ -50,6 +50,16 @@ def test_a_curve_that_several_scores_bring_is_drawn_once(synthetic):
     figure = curves_figure(group, study.arms)
     assert figure.layout.xaxis.type == "log"
     assert len({trace.line.dash for trace in figure.data}) == 2
+    assert figure.layout.yaxis.range == (-0.02, 1.02)
+
+
+def test_a_curve_of_shares_has_linear_axes(synthetic):
+    study = told(synthetic({"a": [3.0]}), arms=["a"])
+    (group,) = curves_data(study)
+    line = group.lines[0]._replace(x=[1e-10, 0.5, 1.0])
+    figure = curves_figure(group._replace(lines=[line]), study.arms)
+    assert figure.layout.xaxis.type is None
+    assert figure.layout.xaxis.range == (-0.02, 1.02)
 
 
 def test_the_page_tells_them(synthetic):

@@ -76,7 +76,7 @@ WRONG = [
      "excludes"),
     ("space", {"architecture": {"choice": ["mlp", "dcgan"]},
                "architecture.width": {"choice": [4, 8]}}, "architecture.width", "excludes"),
-    ("measure/final", ["class_accuracy"], "measure.class_accuracy",
+    ("measure/final", ["class_accuracy"], "measure.final.class_accuracy",
      "needs a conditional generator, which arms.non_saturating has not"),
     ("measure/metrics", ["kernel_distance", {"name": "precision", "k": 500}],
      "measure.metrics.precision", "needs more than 500"),

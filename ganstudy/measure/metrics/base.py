@@ -44,6 +44,7 @@ class Sample:
 
     def __init__(self, features: Array, role: str = "the") -> None:
         """Raise ValueError unless `features` is a finite (n >= 2, d >= 1) array of floats."""
+        features = np.asarray(features)
         if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
             raise ValueError(f"{role} features must be (n >= 2, d), got shape {features.shape}")
         if not np.issubdtype(features.dtype, np.floating):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from ganstudy.measure import metrics
 from ganstudy.measure.metrics import METRICS, Sample
 from tests.measure.metrics.samples import MODES, modes_kept, sample
 
@@ -137,3 +139,11 @@ def test_bad_input_is_a_value_error(name, role, bad, rule):
     samples = (bad, sample(60)) if role == "generated" else (sample(60), bad)
     with pytest.raises(ValueError, match=rule.format(role=role)):
         build(name)(*samples)
+
+
+def test_lists_and_tensors_are_arrays_too():
+    x, y = sample(30), sample(30, seed=1)
+    expected = metrics.frechet_distance(x, y)
+    assert metrics.frechet_distance(x.tolist(), torch.from_numpy(y)) == expected
+    with pytest.raises(ValueError, match="must be floats, got <U1"):
+        metrics.frechet_distance([["a", "b"], ["c", "d"]], y)

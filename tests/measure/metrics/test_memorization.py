@@ -198,7 +198,8 @@ def test_contract():
     order = np.random.default_rng(0).permutation(200)
     assert metric(near(TRAINING[:200][order]), held_out) == pytest.approx(copies)
     np.random.seed(3)  # noqa: NPY002
-    np.testing.assert_array_equal(training_cells(TRAINING), CENTRES)
+    # Sums over threads are rounded in the order in which these end.
+    np.testing.assert_allclose(training_cells(TRAINING), CENTRES, rtol=0, atol=1e-12)
 
 
 def bad(n: int, value: float = 1.0, cells: int | None = None) -> Nearest:
