@@ -360,7 +360,7 @@ def _protocol_rows(study: Study) -> list[dict[str, str]]:
                 "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
                 "noise": str(how.get("noise_seed", NONE)),
                 "floor": number(how["floor"]),
-                "better": "lower" if how["direction"] == "minimize" else "higher",
+                "better": reported.what_is_better(how),
             }
         )
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +19,7 @@ class ScoreRow(NamedTuple):
     Attributes:
         values: Arm -> value and standard error, NaN where there is none.
         floor: Of real images against real ones at the same n.
-        better: "lower" or "higher".
+        better: "lower", "higher", or "near the floor".
     """
 
     name: str
@@ -40,10 +41,17 @@ def score_rows(study: Study) -> list[ScoreRow]:
             for _, row in mine.iterrows()
         }
         how = study.reported_protocol.get(name) or study.protocol.get(name, {})
-        better = {"minimize": "lower", "maximize": "higher"}.get(how.get("direction", ""), "")
+        better = what_is_better(how)
         n = f"{first['n_generated']} against {first['n_real']}"
         rows.append(ScoreRow(name, better, n, values, float(first["floor"])))
     return rows
+
+
+def what_is_better(how: Mapping[str, Any]) -> str:
+    """Return which values of a score are of better generators, empty where it is not known."""
+    if not how.get("chooses", True):
+        return "near the floor"
+    return {"minimize": "lower", "maximize": "higher"}.get(how.get("direction", ""), "")
 
 
 def _ordered(study: Study) -> list[str]:

@@ -355,6 +355,7 @@ class Evaluator:
             self.name(m): {
                 "metric": m.to_dict(),
                 "direction": m.direction,
+                "chooses": m.chooses,
                 "reads": m.reads,
                 "resize": "none",
                 **self.readers[m.reads].told,

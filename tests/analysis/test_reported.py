@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from analysis.report import render
-from analysis.reported import curves_data, curves_figure, score_rows
+from analysis.reported import curves_data, curves_figure, score_rows, what_is_better
 from analysis.tables import Study
 from ganstudy.store import StudyFolder
 from tests.analysis.conftest import SCORE
@@ -37,6 +37,12 @@ def test_every_score_of_the_best_generators_stands_beside_its_floor(synthetic):
     assert [row.name for row in rows] == [SCORE, "kd_lite0_1k"]
     assert rows[0].values == {"a": (10.0, 0.5), "b": (11.0, 0.5)}
     assert (rows[1].floor, rows[1].better, rows[1].n) == (1.25, "lower", "1000 against 900")
+
+
+def test_a_score_whose_best_is_no_best_generator_is_better_near_its_floor():
+    assert what_is_better({"direction": "maximize", "chooses": False}) == "near the floor"
+    assert what_is_better({"direction": "maximize", "chooses": True}) == "higher"
+    assert what_is_better({"direction": "minimize"}) == "lower"  # of a study from before
 
 
 def test_a_curve_that_several_scores_bring_is_drawn_once(synthetic):
