@@ -17,6 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -190,10 +191,16 @@ def neighbours(rounds: int) -> None:
         for round_ in range(rounds):
             for way in list(ways) if round_ % 2 == 0 else list(reversed(ways)):
                 spent[way].append(processor_seconds(ways[way]))
-        gap = np.abs(np.subtract(prdc(generated, real), prdc_package(generated, real))).max()
+        tracemalloc.start()
+        found = prdc(generated, real)
+        held = tracemalloc.get_traced_memory()[1] / 2**30
+        tracemalloc.stop()
+        gap = np.abs(np.subtract(found, prdc_package(generated, real))).max()
         print(f"precision, recall, density, coverage, n = {n}, d = {d}, {what}: the package takes "
               f"{statistics.median(spent['package']):.2f} s of processor time; "
               f"the numbers differ by {gap:.1e}")  # fmt: skip
+        reached = "reached" if held <= 1 else "NOT REACHED"
+        print(f"    at most {held:.2f} GiB beyond the features, goal 1: {reached}")
         for way, goal in (("from features", 3.0), ("the real balls known", 5.0)):
             ratios = [b / a for a, b in zip(spent[way], spent["package"], strict=True)]
             low, median, high = statistics.quantiles(ratios, n=4)
