@@ -213,4 +213,4 @@ def test_trials_that_start_at_once_share_weights_and_reference_statistics(tmp_pa
     told = answers(tmp_path, processes)
     assert told[1:] == told[:1] * 2
     kept = sorted(path.name for path in (tmp_path / "study").glob("*.pt"))
-    assert [name.split("-")[0] for name in kept] == ["real", "small_cnn"]
+    assert [name.split("-")[0] for name in kept] == ["real", "small_cnn", "statistics"]
