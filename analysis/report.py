@@ -359,11 +359,17 @@ def _protocol_rows(study: Study) -> list[dict[str, str]]:
                 "features": _reads(how) + ("; chose nothing" if name in judged else ""),
                 "n": f"{how['n_generated']} generated, {how['n_real']} real ({how['split']})",
                 "noise": str(how.get("noise_seed", NONE)),
-                "floor": number(how["floor"]),
+                "floor": number(how["floor"]) + _smaller_floor(how),
                 "better": reported.what_is_better(how),
             }
         )
     return rows
+
+
+def _smaller_floor(how: Mapping[str, Any]) -> str:
+    """Return the n of a floor where the splits hold fewer images than are generated."""
+    n = how.get("n_floor", how["n_generated"])
+    return f" (n = {n})" if n < how["n_generated"] else ""
 
 
 def _score_rows(study: Study) -> list[dict[str, Any]]:

@@ -391,6 +391,7 @@ def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
     line = one.lines[0]
     values = dict(zip(line.x, line.mean, strict=True))
     mark = n if n in values else None
+    ends = "" if mark is None else "; dotted: the study's n"
     most, least = max(values) if mark is None else mark, min(values)
     caption = (
         f"{one.name} of real images is {values[most]:.3g} at n = {most:g} and "
@@ -398,7 +399,7 @@ def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
         f"its score is better, and scores at different n do not compare. Images of train, or of "
         f"report, against as many of select; the two lines part where the feature network knows "
         f"the images of train. {_repeats(one)} draws, which the bars span and which at the size "
-        f"of a whole split are one and the same{'' if mark is None else '; dotted: our n'}."
+        f"of a whole split are one and the same{ends}."
     )
     return Group(
         "Real images against real ones, by n", caption, _places(floors, "floor_by_n", mark=mark)

@@ -301,7 +301,8 @@ class Evaluator:
     ) -> Evaluation:
         """Score `images`, (n, channels, height, width) in [-1, 1].
 
-        Images that are not finite, or whose features are not, have no score: all are NaN.
+        Images that are not finite, or whose features or their squares are not (in float32), have
+        no score: all are NaN.
 
         Args:
             images: Of a generator.
@@ -314,7 +315,9 @@ class Evaluator:
         # A trainer of one's own may hand out images that carry a gradient.
         plain = images.detach()
         features = self.extractor(plain) if plain.isfinite().all() else np.array(np.nan)
-        if not np.isfinite(features).all():
+        with np.errstate(over="ignore"):
+            overflows = not np.isfinite(features * features).all()
+        if overflows:
             return Evaluation({self.name(m): Score(float("nan")) for m in metrics}, {})
         drawn = Drawn(plain, Sample(features, "generated"), latents, labels)
         return self._evaluate(drawn, metrics, curves=curves)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +132,16 @@ def test_images_whose_features_overflow_have_no_score():
     assert images.isfinite().all()
     scores = judge.scores(images)
     assert all(math.isnan(score.value) for score in scores.values())
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e30, 1e36])
+def test_features_that_are_finite_and_too_large_to_be_scored_have_no_score(scale):
+    digits = DATASETS.build("digits")
+    metrics = ("kernel_distance", "inception_score", "precision", "prd_f8")
+    judge = Evaluator(measure(*metrics, features=TINY_CNN, samples=50), digits)
+    images = judge.real.images * scale
+    assert np.isfinite(judge.extractor(images)).all()
+    assert all(math.isnan(score.value) for score in judge.scores(images).values())
 
 
 def test_a_frechet_distance_of_few_samples_is_refused_unless_the_study_insists():

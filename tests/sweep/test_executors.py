@@ -285,6 +285,25 @@ def test_resume_refuses_a_study_of_other_code_unless_forced(tiny, write_study, t
     assert "mixed" in json.loads(path.read_text())
 
 
+def test_trials_that_other_code_hashed_otherwise_are_no_edit_of_the_user(
+    tiny, write_study, tmp_path, run
+):
+    runs = tmp_path / "runs"
+    run("run", write_study(tiny), "--runs", runs, "--in-process", "--max-trials", 1)
+    plan, origin = runs / "tiny" / "plan.jsonl", runs / "tiny" / "provenance.json"
+    first, *rest = (json.loads(line) for line in plan.read_text().splitlines())
+    rows = [first | {"result_hash": "0" * 16}, *rest]
+    plan.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edited = run("resume", runs / "tiny", "--in-process")
+    assert edited.exit_code == 2
+    assert "study.yaml was edited" in edited.stderr
+    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"code_hash": "0" * 16}))
+    refused = run("resume", runs / "tiny", "--in-process")
+    assert refused.exit_code == 2
+    assert "edited" not in refused.stderr
+    assert "since this study began there changed" in " ".join(refused.stderr.split())
+
+
 def test_the_adaptive_search_goes_on_from_its_folders(tiny, write_study, tmp_path, run):
     tiny["design"] = {"sampler": "tpe", "configs": 3}
     tiny["space"]["n_critic"] = {"choice": [1, 2]}

@@ -10,10 +10,13 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from ganstudy.cli import app
+from ganstudy.gan.datasets import DATASETS
+from ganstudy.measure.protocol import MeasureConfig
 from ganstudy.records import SANITY, load_results
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study
+from ganstudy.sweep.driver import judging, prepare
 from ganstudy.sweep.sanity import measures, networks, spread
 from tests.conftest import TINY
 
@@ -118,3 +121,19 @@ def test_wrong_input_exits_2_and_writes_nothing(folder, tmp_path):
     assert busy.exit_code == 2
     assert "another process is running the study" in busy.stderr
     assert (folder / SANITY).read_bytes() == table
+
+
+def test_what_is_told_of_the_best_generators_outlives_the_next_preparation(folder):
+    study = StudyFolder(folder)
+    told = study.read_json("protocol.json")["reported"]
+    assert {how["split"] for how in told.values()} == {"report"}
+    prepare(load_study(original(folder)), study)
+    assert study.read_json("protocol.json")["reported"] == told
+
+
+def test_a_study_on_imagenet_features_has_no_second_judge_of_their_name():
+    data = DATASETS.build("mnist5k")
+    own = MeasureConfig.from_dict({"metrics": ["kernel_distance"]}, 60)
+    assert [measure.primary for measure in judging(data, own)] == ["kd_lite0_1k"]
+    lite0 = {"features": {"name": "lite0", "side": 32}, "metrics": ["kernel_distance"]}
+    assert judging(data, MeasureConfig.from_dict(lite0, 60)) == []

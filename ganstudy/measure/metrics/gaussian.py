@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -281,11 +281,41 @@ def frechet_infinity(generated: Array | Sample, real: Array | Sample) -> Score:
     return Score(value, _spread(influence))
 
 
+@component
 class GaussianMetric(Metric):
-    """A distance of fitted Gaussians: it needs many samples for each dimension."""
+    """A distance of fitted Gaussians: it needs many samples for each dimension.
+
+    Attributes:
+        times: Samples a dimension below which it is refused.
+        fault: What it is below them, for the error.
+        doubt: Why it is not to be believed there, for the report.
+    """
 
     direction = "minimize"
     identity_value = 0.0
+    times: ClassVar[int]
+    fault: ClassVar[str]
+    doubt: ClassVar[str]
+
+    insist: bool = False
+    """Score even where samples are too few for their dimension, which the report then says."""
+
+    def check_size(self, n: int, dimension: int) -> None:
+        needed = self.times * dimension
+        if n < needed and not self.insist:
+            raise ValueError(
+                f"{self.fault} at n = {n} samples of {dimension} features (it needs n >= "
+                f"{needed}); use kernel_distance, or features with fewer dimensions, or say "
+                f"insist: true"
+            )
+
+    def remark(self, n: int, dimension: int) -> str | None:
+        if n >= self.times * dimension:
+            return None
+        return (
+            f"{self.name} of {n} samples of {dimension} features {self.fault} "
+            f"(n < {self.times} d): {self.doubt}; believe kernel_distance"
+        )
 
 
 @METRICS.register("frechet_distance", paper="Heusel et al. 2017, arXiv:1706.08500")
@@ -299,25 +329,9 @@ class FrechetDistance(GaussianMetric):
     """
 
     short = "fd"
-
-    insist: bool = False
-    """Score even where n < 5 d, where shrunken features can score better than real ones."""
-
-    def check_size(self, n: int, dimension: int) -> None:
-        if n < 5 * dimension and not self.insist:
-            raise ValueError(
-                f"is blind at n = {n} samples of {dimension} features (it needs n >= "
-                f"{5 * dimension}); use kernel_distance, or features with fewer dimensions, or "
-                f"say insist: true"
-            )
-
-    def remark(self, n: int, dimension: int) -> str | None:
-        if n >= 5 * dimension:
-            return None
-        return (
-            f"a Fréchet distance of {n} samples of {dimension} features is blind (n < 5 d): "
-            f"shrunken features can score better than real ones; believe kernel_distance"
-        )
+    times = 5
+    fault = "is blind"
+    doubt = "shrunken features can score better than real ones"
 
     def prepare(self, real: Sample) -> None:
         _fitted(real)
@@ -335,27 +349,14 @@ class FrechetInfinity(GaussianMetric):
     """
 
     short = "fd_inf"
-
-    insist: bool = False
-    """Score even where n < 10 d, where a quarter of the samples says nothing of a distance."""
+    times = 10
+    fault = "is no extrapolation"
+    doubt = "it may keep much of its bias"
 
     def check_size(self, n: int, dimension: int) -> None:
         if n < 2 * max(BLOCKS):
             raise ValueError(f"needs at least {2 * max(BLOCKS)} samples, the splits offer {n}")
-        if n < 10 * dimension and not self.insist:
-            raise ValueError(
-                f"is no extrapolation at n = {n} samples of {dimension} features (it needs n >= "
-                f"{10 * dimension}); use kernel_distance, or features with fewer dimensions, or "
-                f"say insist: true"
-            )
-
-    def remark(self, n: int, dimension: int) -> str | None:
-        if n >= 10 * dimension:
-            return None
-        return (
-            f"a Fréchet distance extrapolated from {n} samples of {dimension} features (n < 10 d) "
-            f"may keep much of its bias; believe kernel_distance"
-        )
+        super().check_size(n, dimension)
 
     def prepare(self, real: Sample) -> None:
         if len(real) >= 2 * max(BLOCKS):

@@ -113,6 +113,7 @@ def max_f_beta(precision: Array, recall: Array, beta: float) -> float:
     return float(np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0).max())
 
 
+@component
 class PRDMetric(Metric):
     """The largest F_beta on the PRD curve.
 
@@ -124,8 +125,10 @@ class PRDMetric(Metric):
     identity_value = 1.0
     beta: ClassVar[float]
 
-    clusters: int
-    runs: int
+    clusters: Annotated[int, Field(ge=2)] = 20
+    """Clusters of the union of generated and real samples."""
+    runs: Annotated[int, Field(ge=1)] = 10
+    """Clusterings that the curve is the mean of."""
 
     def check_size(self, n: int, dimension: int) -> None:
         if n <= self.clusters:
@@ -136,7 +139,7 @@ class PRDMetric(Metric):
     def curves(self, generated: Any, real: Any) -> list[Curve]:
         precision, recall = prd_curve(generated, real, self.clusters, runs=self.runs)
         line = f"{self.clusters} clusters, mean of {self.runs} runs"
-        return [Curve(line, "recall", "precision", recall, precision)]
+        return [Curve(line, "recall (PRD)", "precision (PRD)", recall, precision)]
 
     def __call__(self, generated: Array | Sample, real: Array | Sample) -> Score:
         curve = prd_curve(generated, real, self.clusters, runs=self.runs)
@@ -155,11 +158,6 @@ class PRDF8(PRDMetric):
     short = "prd_f8"
     beta: ClassVar[float] = 8.0
 
-    clusters: Annotated[int, Field(ge=2)] = 20
-    """Clusters of the union of generated and real samples."""
-    runs: Annotated[int, Field(ge=1)] = 10
-    """Clusterings that the curve is the mean of."""
-
 
 @METRICS.register("prd_f1_8", paper="Sajjadi et al. 2018, arXiv:1806.00035")
 @component
@@ -172,8 +170,3 @@ class PRDF1Over8(PRDMetric):
 
     short = "prd_f1_8"
     beta: ClassVar[float] = 1 / 8
-
-    clusters: Annotated[int, Field(ge=2)] = 20
-    """Clusters of the union of generated and real samples."""
-    runs: Annotated[int, Field(ge=1)] = 10
-    """Clusterings that the curve is the mean of."""

@@ -158,8 +158,9 @@ def test_subsets_are_as_right_as_the_whole_but_told_too_exact():
     spread = values.std(ddof=1)
     assert values.mean() == pytest.approx(np.mean(full), abs=spread)
     told = math.sqrt(np.mean([score.standard_error**2 for score in scores]))
-    # The whole varies a third as much as subsets of a third do; told is a 60th of theirs.
-    assert spread / told == pytest.approx(math.sqrt(60 / 3), rel=0.35)
+    # The whole's variance is a third of a subset's. Told is a 60th of that among subsets of one
+    # sample, which lacks what they share: two thirds of a subset's.
+    assert spread / told == pytest.approx(math.sqrt(60 * 100 / (300 - 100)), rel=0.25)
 
 
 def test_fewer_samples_than_a_subset_are_refused():

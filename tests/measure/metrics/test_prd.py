@@ -152,7 +152,7 @@ def test_both_scores_share_one_clustering():
         (line,) = metric.curves(made, real)
         assert line.x is curve[1]
         assert line.y is curve[0]
-        assert (line.x_name, line.y_name) == ("recall", "precision")
+        assert (line.x_name, line.y_name) == ("recall (PRD)", "precision (PRD)")
     assert metrics.prd_curve(made, real, clusters=10) is not curve
 
 
