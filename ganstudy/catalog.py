@@ -61,6 +61,17 @@ def study_schema() -> dict[str, Any]:
         "noise_seed": {"type": "integer", "minimum": 0},
         "final": {"type": "array", "items": _one(METRICS)},
         "raw": {"type": "boolean"},
+        "probe": {
+            "anyOf": [
+                _mapping(
+                    {
+                        "samples": {"type": "integer", "minimum": 50},
+                        "every": _mapping({"discriminator_updates": WHOLE}),
+                    }
+                ),
+                {"type": "null"},
+            ]
+        },
     }
     events = {
         "stop_on": {"type": "array", "items": {"enum": DETECTORS.names()}},

@@ -27,9 +27,11 @@ TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "curves.parquet",
     "sanity.parquet",
 )
+FILE_COLUMNS = ("config", "samples", "samples_best", "generator_best", "generator_last")
+"""Roles of a trial's files that trials.parquet names."""
 CLOCK_COLUMNS = frozenset(
     {"started_at", "seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "attempts"}
-    | {"node", "config", "samples", "samples_best", "generator_best", "generator_last"}
+    | {"node", *FILE_COLUMNS}
 )
 """Columns that may differ between two runs of the same trial; all others are bit-equal."""
 

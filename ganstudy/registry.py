@@ -219,3 +219,10 @@ def translate(error: pydantic.ValidationError, kind: str, known: Iterable[str]) 
     rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     shown = json.dumps(first["input"], default=repr)
     return StudyError(path, f"{rule}, got {shown}")
+
+
+def whole(value: object, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`, else raise StudyError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise StudyError("", f"must be a whole number of at least {least}, got {value!r}")
+    return value

@@ -27,6 +27,7 @@ from ganstudy.records import (
     CURVES_SCHEMA,
     EVENTS,
     EVENTS_SCHEMA,
+    FILE_COLUMNS,
     POINTS,
     POINTS_SCHEMA,
     REPORTED,
@@ -385,6 +386,6 @@ class StudyFolder:
             row |= {f"best.{name}": value for name, value in best.items()}
         if attempt is not None:
             for role, name in record.files.items():
-                if role != "state":
+                if role in FILE_COLUMNS:
                     row[role] = str((attempt.folder / name).relative_to(self.folder))
         return row

@@ -10,6 +10,7 @@ import math
 import platform
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,18 +26,20 @@ from torch import Tensor
 
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
-from ganstudy.measure.events import (
+from ganstudy.measure.events import EventLog, EventsConfig, names
+from ganstudy.measure.features import write_torch
+from ganstudy.measure.metrics import Latents
+from ganstudy.measure.protocol import (
     HELD_OUT_AUC,
     RAW,
     STANDARD_ERROR,
-    EventLog,
-    EventsConfig,
+    Evaluation,
+    Evaluator,
+    MeasureConfig,
     Primary,
+    evaluator,
 )
-from ganstudy.measure.features import write_torch
-from ganstudy.measure.metrics import Latents
-from ganstudy.measure.protocol import Evaluation, Evaluator, MeasureConfig, evaluator
-from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import Attempt, TrialFolder, Writer
 
 READ_EVERY = 25
@@ -45,6 +48,10 @@ GRID_SIDE = 8
 """Images per side of a sample grid."""
 SCATTER_SIDE = 128
 """Pixels per side of a scatter of points."""
+SHOWN = 500
+"""Samples of a probe that are kept for a picture; a grid shows fewer."""
+LOOKS = 8
+"""Probes whose samples are kept: an event's onset lies a few probes before its detection."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,14 @@ def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
     return Heartbeat(spec.trial_id, at, budget, score, record.result.status)
 
 
+class Look(NamedTuple):
+    """What a probe saw."""
+
+    at: int
+    images: Tensor
+    """The first of its samples; a grid shows 64, a scatter all."""
+
+
 class TrialRun:
     """One attempt at a trial, from evaluation to evaluation."""
 
@@ -210,11 +225,13 @@ class TrialRun:
         self.spec, self.attempt, self.trainer = spec, attempt, trainer
         features = attempt.folder.parent.parent.parent / "features"
         self.evaluator = evaluator(spec.measure, spec.train.dataset, "select", features)
-        self.log = EventLog(spec.events.detectors, spec.primary)
+        self.log = EventLog(spec.events.detectors)
         self.record = TrialRecord(
             TrialResult(TrialStatus.RUNNING, started_at=time.time(), machine=machine(spec))
         )
         self._kept: dict[str, Writer] = {}
+        self._seen: deque[Look] = deque(maxlen=LOOKS)
+        self._evidence: dict[str, Look] = {}
         if latest is not None:
             self._continue(*latest)
         self._clock = time.monotonic() - self.record.result.seconds
@@ -223,34 +240,66 @@ class TrialRun:
         """Take over rows, state and kept files of an earlier attempt."""
         self.record = record
         self.log.update(record.points)
-        names = {role: attempt.folder / name for role, name in record.files.items()}
-        self.trainer.load_state_dict(torch.load(names["state"], weights_only=True))
-        for path in names.values():
+        files = {role: attempt.folder / name for role, name in record.files.items()}
+        self.trainer.load_state_dict(torch.load(files["state"], weights_only=True))
+        for path in files.values():
             content = path.read_bytes()
             self._kept[path.name] = partial(_write_bytes, content=content)
 
     def step(self) -> TrialRecord:
         """Train up to the next evaluation, evaluate, record; return the record."""
-        begun = time.monotonic()
-        points: list[Point] = []
+        begun, self._probe_seconds = time.monotonic(), 0.0
         budget = self.spec.train.discriminator_updates
-        stop = None
-        if self.record.points:
-            due = min(budget, self._at() + self.spec.measure.every)
-            while self._at() < due and stop is None:
-                signals = self.trainer.advance(min(READ_EVERY, due - self._at()))
-                read = self._points(signals)
-                points += read
-                stop = self._stopping(read)
+        points, stop = self._train() if self.record.points else ([], None)
         trained = time.monotonic()
         images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
         done = self._at() >= budget and stop is None
-        scores = self._points(self._measure(images, final=done))
+        scores = [] if self.record.points else self._probed()
+        scores += self._points(self._measure(images, final=done))
         also = self._stopping(scores)
         stop = also if also == "divergence" else stop or also
         status, reason = self._status(points + scores, stop, done=self._at() >= budget)
         self._save(status, reason, points + scores, images, begun, trained)
         return self.record
+
+    def _train(self) -> tuple[list[Point], str | None]:
+        """Train up to the next evaluation; return what was read, and the event that stops."""
+        points: list[Point] = []
+        due = min(self.spec.train.discriminator_updates, self._at() + self.spec.measure.every)
+        stop = None
+        while self._at() < due and stop is None:
+            before = self._at()
+            read = self._points(self.trainer.advance(min(READ_EVERY, due - before)))
+            probe = self.spec.measure.probe
+            if probe is not None and self._at() // probe.every > before // probe.every:
+                begun = time.monotonic()
+                read += self._probed()
+                self._probe_seconds += time.monotonic() - begun
+            points += read
+            stop = self._stopping(read)
+        return points, stop
+
+    def _probed(self) -> list[Point]:
+        """Return what a probe tells, and keep what it saw in case it is of a failure."""
+        probe = self.evaluator.probe
+        if probe is None:
+            return []
+        images = self.trainer.sample(probe.samples, self.evaluator.noise())
+        values = {} if self.record.points else {names.FLOOR: probe.floor}
+        values |= self.evaluator.probed(images)
+        score = {names.SCORE: values.pop(names.SCORE)}
+        if isinstance(self.trainer, GanTrainer):
+            values[names.AUC] = self._auc(images)
+        self._seen.append(Look(self._at(), images[:SHOWN]))
+        return self._points(values | score)
+
+    def _auc(self, images: Tensor) -> float:
+        """Return how well the discriminator tells as many held-out images from `images`."""
+        assert isinstance(self.trainer, GanTrainer)  # no other has a discriminator
+        labels = labels_of(self.trainer, self.evaluator, len(images))
+        real, of_real = self.evaluator.real.images[: len(images)], self._real_labels()
+        shown = None if of_real is None else of_real[: len(images)]
+        return self.trainer.held_out_auc(real, shown, images, labels)
 
     def _at(self) -> int:
         return self.trainer.discriminator_updates
@@ -264,7 +313,10 @@ class TrialRun:
 
     def _stopping(self, points: list[Point]) -> str | None:
         """Feed the detectors; return the kind of an event that stops the trial."""
-        begun = [e.kind for e in self.log.update(points) if e.kind in self.spec.events.stop_on]
+        events = self.log.update(points)
+        for event in events:
+            self._keep_evidence(event)
+        begun = [e.kind for e in events if e.kind in self.spec.events.stop_on]
         # Of several at once divergence decides: it says how the trial ended.
         return "divergence" if "divergence" in begun else next(iter(begun), None)
 
@@ -277,10 +329,16 @@ class TrialRun:
             if not math.isnan(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
-            labels = labels_of(self.trainer, self.evaluator, len(images))
-            real, of_real = self.evaluator.real.images, self._real_labels()
-            values[HELD_OUT_AUC] = self.trainer.held_out_auc(real, of_real, images, labels)
+            values[HELD_OUT_AUC] = self._auc(images)
         return values
+
+    def _keep_evidence(self, event: Event) -> None:
+        """Keep what was sampled before the event's onset and at its detection."""
+        if not self._seen:
+            return
+        earlier = [look for look in self._seen if look.at < event.onset]
+        self._evidence[f"samples_before_{event.kind}"] = (earlier or list(self._seen)[:1])[-1]
+        self._evidence[f"samples_at_{event.kind}"] = self._seen[-1]
 
     def _real_labels(self) -> Tensor | None:
         """Return the labels of the real images that scores compare with, if the game has any."""
@@ -331,6 +389,10 @@ class TrialRun:
             files["generator_last"] = f"generator-{at:07d}.pt"
             weights = self.trainer.generator_state_dict()
             new[files["generator_last"]] = partial(write_torch, content=weights)
+        for role, look in self._evidence.items():
+            files[role] = f"{role}-{look.at:07d}.png"
+            new[files[role]] = partial(_write_bytes, content=sample_grid(look.images))
+        self._evidence = {}
         if best_at == at:
             files["samples_best"] = files["samples"]
             if "generator_last" in files:
@@ -348,8 +410,8 @@ class TrialRun:
             discriminator_updates=at,
             images_seen=at * spec.train.batch_size,
             seconds=now - self._clock,
-            train_seconds=old.train_seconds + (trained - begun),
-            evaluate_seconds=old.evaluate_seconds + (now - trained),
+            train_seconds=old.train_seconds + (trained - begun) - self._probe_seconds,
+            evaluate_seconds=old.evaluate_seconds + (now - trained) + self._probe_seconds,
             best_at=best_at,
         )
         self.record = TrialRecord(result, all_points, self.log.events, files)

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ganstudy.gan.config import at
 from ganstudy.gan.datasets import Dataset, Split, normalize
 from ganstudy.gan.seeding import stream
-from ganstudy.measure.events import RAW
+from ganstudy.measure.events import names
 from ganstudy.measure.features import (
     FEATURES,
     Extractor,
@@ -38,8 +39,10 @@ from ganstudy.measure.metrics import (
     Sample,
     Score,
 )
+from ganstudy.measure.metrics.gaussian import frechet_distance
+from ganstudy.measure.probe import Probe, ProbeConfig
 from ganstudy.measure.readers import NETWORK_READERS, READERS, Source
-from ganstudy.registry import StudyError, unknown
+from ganstudy.registry import StudyError, unknown, whole
 
 DEFAULTS: dict[str, Any] = {
     "features": "small_cnn",
@@ -50,7 +53,19 @@ DEFAULTS: dict[str, Any] = {
     "raw": False,
 }
 ALWAYS = ("diversity", "coverage")
-"""Measured whether asked for or not: the detectors of collapse read them."""
+"""Measured whether asked for or not: no other score tells of collapse and of lost modes alike."""
+STANDARD_ERROR = "_se"
+"""Ending of the stored name of a score's standard error."""
+RAW = "_raw"
+"""Ending of the scores of the generator as trained, where an average of it is sampled."""
+HELD_OUT_AUC = "heldout_discriminator_auc"
+
+
+class Primary(NamedTuple):
+    """The study's primary score: its stored name, and whether lower is better."""
+
+    name: str
+    minimize: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ class MeasureConfig:
     """Metrics that are scored at the end of a trial only, since they cost too much before."""
     raw: bool = False
     """Whether the generator as trained is scored too where an average of it is sampled."""
+    probe: ProbeConfig | None = None
+    """What is measured between evaluations, for the detectors of failures."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], budget: int) -> MeasureConfig:
@@ -75,7 +92,7 @@ class MeasureConfig:
         Raises:
             StudyError: With the path of the wrong key, the rule and the nearest right name.
         """
-        known = {*DEFAULTS, "every"}
+        known = {*DEFAULTS, "every", "probe"}
         for key in data:
             if key not in known:
                 raise StudyError(str(key), unknown("key", key, known))
@@ -95,6 +112,7 @@ class MeasureConfig:
             noise_seed=at("noise_seed", whole, plain["noise_seed"], least=0),
             final=final,
             raw=at("raw", yes_or_no, plain["raw"]),
+            probe=at("probe", ProbeConfig.from_dict, plain.get("probe", {}), budget),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +125,7 @@ class MeasureConfig:
             "noise_seed": self.noise_seed,
             "final": [metric.to_dict() for metric in self.final],
             "raw": self.raw,
+            "probe": None if self.probe is None else self.probe.to_dict(),
         }
 
     @property
@@ -168,13 +187,6 @@ def yes_or_no(value: object) -> bool:
     """Return `value` if it is true or false, else raise StudyError."""
     if not isinstance(value, bool):
         raise StudyError("", f"must be true or false, got {value!r}")
-    return value
-
-
-def whole(value: object, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`, else raise StudyError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise StudyError("", f"must be a whole number of at least {least}, got {value!r}")
     return value
 
 
@@ -248,6 +260,7 @@ class Evaluator:
         }
         source = Source(dataset, self.extractor, told, cache)
         asked = {metric.reads for metric in config.all_metrics}
+        self._source = source
         self.readers = {reads: make(source) for reads, make in READERS.items() if reads in asked}
         self.real = self._reference(split, cache)
         self._real_read = self._read(self.real)
@@ -314,13 +327,43 @@ class Evaluator:
         metrics = self.config.all_metrics if final else self.config.metrics
         # A trainer of one's own may hand out images that carry a gradient.
         plain = images.detach()
-        features = self.extractor(plain) if plain.isfinite().all() else np.array(np.nan)
-        with np.errstate(over="ignore"):
-            overflows = not np.isfinite(features * features).all()
-        if overflows:
+        features = self._features(plain)
+        if features is None:
             return Evaluation({self.name(m): Score(float("nan")) for m in metrics}, {})
         drawn = Drawn(plain, Sample(features, "generated"), latents, labels)
         return self._evaluate(drawn, metrics, curves=curves)
+
+    def _features(self, images: Tensor) -> NDArray[np.float32] | None:
+        """Return the features of `images`, None where they, or their squares, are not finite."""
+        if not images.isfinite().all():
+            return None
+        features = self.extractor(images)
+        with np.errstate(over="ignore"):
+            return features if np.isfinite(features * features).all() else None
+
+    @functools.cached_property
+    def probe(self) -> Probe | None:
+        """What is measured between evaluations, None where the study switched it off."""
+        if self.config.probe is None:
+            return None
+        samples = self.config.probe.samples
+        network = self.config.features
+        own_classes = network.own_classes and self.extractor.head is not None
+        return Probe(samples, self._source, self.real, self._probe_floor(samples), own_classes)
+
+    def _probe_floor(self, samples: int) -> float:
+        """Return the probe's score of real images of another split."""
+        other: Split = "report" if self.split != "report" else "select"
+        features = self.extractor(self.dataset.images(other)[:samples])
+        return frechet_distance(features, self.real.features)
+
+    def probed(self, images: Tensor) -> dict[str, float]:
+        """Return the probe's values of `images` by name; the score alone, NaN, where none is."""
+        plain = images.detach()
+        features = self._features(plain)
+        if self.probe is None or features is None:
+            return {names.SCORE: float("nan")}
+        return self.probe(plain, features)
 
     def _evaluate(
         self, drawn: Drawn, metrics: tuple[Metric, ...], *, curves: bool = False

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field
 from ganstudy.gan.config import MANY, SHORTHANDS, TrainConfig, at, merge
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.events import EventsConfig
-from ganstudy.measure.protocol import MeasureConfig, whole
-from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown
+from ganstudy.measure.protocol import MeasureConfig
+from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown, whole
 from ganstudy.study import recipes
 from ganstudy.study.reading import nested
 from ganstudy.study.recipes import Template

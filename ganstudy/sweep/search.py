@@ -20,6 +20,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ganstudy.gan.seeding import derive
+from ganstudy.measure.events import WORTHLESS
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import trial as build_trial
@@ -137,15 +138,15 @@ class TpeSearch:
     def _score(self, trial: TrialSpec) -> float | None:
         """Return the best primary score, lower is better; +inf for a failure of the GAN.
 
-        A collapsed or diverged run is worth nothing however low its score happens to be. A failure
-        of ours says nothing about the config.
+        A run that diverged, ended collapsed or copies is worth nothing however low its score
+        happens to be. A failure of ours says nothing about the config.
         """
         latest = self.folder.trial(trial.trial_id).latest()
         if latest is None or not latest[1].result.status.finished:
             return None
         record = latest[1]
         lasting = {event.kind for event in record.events if event.ended is None}
-        if record.result.status is TrialStatus.DIVERGED or "mode_collapse" in lasting:
+        if record.result.status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):
             return math.inf
         value = record.values_at(record.result.best_at).get(trial.primary.name)
         if value is None:

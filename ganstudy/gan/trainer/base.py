@@ -97,6 +97,8 @@ class NetworkTrainer(ABC):
             self._update(end)
         if not self._sums:
             return {}
+        for role in ROLES:
+            self._note(f"{role}_weight_norm", get_total_norm(self._weights(role)))
         names = list(self._sums)
         means = [torch.stack(values).double().mean() for values in self._sums.values()]
         return dict(zip(names, torch.stack(means).tolist(), strict=True))

@@ -90,6 +90,74 @@ def checkerboard(generated: Images, real: Images, period: int = 2) -> Score:
     return Score(ratio, error)
 
 
+class Lattice:
+    """Peaks of generated images' spectra at the frequencies of transposed convolutions.
+
+    Two of stride 2 draw patterns of period 2 and 4: the 15 multiples of a quarter of the sampling
+    frequency other than 0. Noise lifts all frequencies, so a peak is power over the median of the
+    eight neighbouring frequencies; real images have peaks of their own, so it is told over theirs.
+    And since faint images can be little else than pattern, power alone counts too: the smaller of
+    the two is told.
+    """
+
+    GROUPS = 10
+    """Groups of images, over which the standard error is taken."""
+    STEPS = tuple((y, x) for y in range(4) for x in range(4) if (y, x) != (0, 0))
+
+    def __init__(self, real: Images) -> None:
+        """Keep the power and the peaks of `real` images, (n, c, h, w)."""
+        self._real = _power(real).mean(axis=0)
+
+    @staticmethod
+    def fits(height: int, width: int) -> bool:
+        """Whether images of these sides have such frequencies with neighbours between them."""
+        return height % 4 == 0 and width % 4 == 0 and min(height, width) >= 8
+
+    def contrast(self, generated: Images) -> Score:
+        """Return the highest peak of (n, c, h, w) generated images over real ones, in dB.
+
+        Its standard error is over groups of the generated images, the frequency held fixed. NaN
+        where no frequency has power in both.
+        """
+        groups = np.array_split(np.arange(len(generated)), min(self.GROUPS, len(generated)))
+        power = _power(generated)
+        level = self._decibels(power.mean(axis=0))
+        if np.isnan(level).all():
+            return Score(math.nan)
+        highest = int(np.nanargmax(level))
+        parts = [self._decibels(power[group].mean(axis=0))[highest] for group in groups]
+        return Score(float(level[highest]), float(np.std(parts, ddof=1)) / math.sqrt(len(parts)))
+
+    def _decibels(self, power: Images) -> NDArray[np.float64]:
+        """Return, at each frequency of the lattice, how far `power` stands out, in dB."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peaks, own = (_peaks(p) for p in (power, self._real))
+            at = tuple(np.array(_at(power.shape)).T)
+            ratios = np.minimum(peaks / own, power[at] / self._real[at])
+            decibels: NDArray[np.float64] = 10 * np.log10(ratios)
+        return np.where(np.isfinite(decibels), decibels, np.nan)
+
+
+def _power(images: Images) -> NDArray[np.float64]:
+    """Return the power spectra of (n, c, h, w) images, (n, h, w), summed over channels."""
+    return (np.abs(np.fft.fft2(images.astype(np.float64))) ** 2).sum(axis=1)
+
+
+def _at(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the lattice's frequencies in spectra of this shape."""
+    height, width = shape
+    return [(y * height // 4, x * width // 4) for y, x in Lattice.STEPS]
+
+
+def _peaks(power: Images) -> NDArray[np.float64]:
+    """Return power (h, w) at each frequency of the lattice over the median of its neighbours."""
+    around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+    rolled = np.stack([np.roll(power, shift, axis=(0, 1)) for shift in around])
+    at = tuple(np.array(_at(power.shape)).T)
+    ratios: NDArray[np.float64] = power[at] / np.median(rolled, axis=0)[at]
+    return ratios
+
+
 def image_reader(dataset: Dataset) -> Reader:
     """Return what hands images on as they are, (n, c, h, w) in [-1, 1]."""
 

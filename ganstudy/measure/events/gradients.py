@@ -1,0 +1,232 @@
+"""Numbers that run away, and gradients that are lost."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+from typing import Annotated
+
+from pydantic import Field
+
+from ganstudy.measure.events import names
+from ganstudy.measure.events.base import (
+    DETECTORS,
+    Count,
+    Detector,
+    Episode,
+    Positive,
+    ProbeWatcher,
+    Share,
+    Watcher,
+)
+from ganstudy.records import Event, Point
+from ganstudy.registry import component
+
+RUNAWAY = (*names.LOSSES, *names.LOGITS, *names.WEIGHT_NORMS)
+
+
+@DETECTORS.register("divergence")
+@component
+class Divergence(Detector):
+    """Not finite; or losses, logits or weights run away; or worse than the untrained generator.
+
+    A value that is not finite fires at once and for good, whatever its name. A magnitude runs
+    away if it doubles at several reads running. A generator that is left far behind where it
+    began has diverged too, though every number is finite.
+    """
+
+    doublings: Count = 6
+    """Reads running at which a magnitude must double."""
+    floor: Positive = 10.0
+    """Magnitude that the value must have reached: below it no loss of ours is in trouble."""
+    worse: Annotated[float, Field(ge=1)] = 1.1
+    """Score over the untrained generator's from which on a generator is worse."""
+    patience: Count = 3
+    """Probes running at which it must be worse."""
+    warmup: Annotated[int, Field(ge=0)] = 3
+    """Probes that are not judged: the first steps often lead away before they lead back."""
+
+    def start(self) -> Watcher:
+        return DivergenceWatcher(self)
+
+
+class DivergenceWatcher:
+    """Watches every point for finiteness, magnitudes for doubling, and the score."""
+
+    def __init__(self, detector: Divergence) -> None:
+        """Start with nothing seen."""
+        self.detector, self._fired = detector, False
+        self._last: dict[str, float] = {}
+        self._streaks: dict[str, tuple[int, int]] = {}
+        self._worse = WorseWatcher(detector)
+
+    def update(self, point: Point) -> Event | None:
+        if self._fired:
+            return None
+        event = self._worse.update(point)
+        if not math.isfinite(point.value):
+            event = self._event(point, point.discriminator_updates, "not finite")
+        elif point.name in RUNAWAY:
+            event = self._doubling(point)
+        self._fired = event is not None
+        return event
+
+    def _doubling(self, point: Point) -> Event | None:
+        size, last = abs(point.value), self._last.get(point.name, math.inf)
+        self._last[point.name] = size
+        streak, onset = self._streaks.get(point.name, (0, 0))
+        if size < 2 * last or size == 0:
+            self._streaks[point.name] = (0, 0)
+            return None
+        onset = onset if streak else point.discriminator_updates
+        self._streaks[point.name] = (streak + 1, onset)
+        if streak + 1 < self.detector.doublings or size < self.detector.floor:
+            return None
+        return self._event(point, onset, f"doubled at {streak + 1} reads running")
+
+    def _event(self, point: Point, onset: int, rule: str) -> Event:
+        evidence = {"signal": point.name, "value": point.value, "rule": rule}
+        return Event("divergence", onset, point.discriminator_updates, 1.0, evidence)
+
+
+class WorseWatcher(ProbeWatcher):
+    """Compares the score with the untrained generator's."""
+
+    def __init__(self, detector: Divergence) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector = detector
+        self._episode = Episode("divergence", detector.patience)
+        self._untrained: tuple[float, float] | None = None
+        self._seen = 0
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
+        if at == 0:
+            self._untrained = (score, error)
+        if self._untrained is None or at == 0:
+            return None
+        self._seen += 1
+        untrained, its_error = self._untrained
+        limit = max(self.detector.worse * untrained, untrained + 3 * math.hypot(error, its_error))
+        holds = score > limit and self._seen > self.detector.warmup
+        rule = f"above the untrained generator's {untrained:.4g}"
+        evidence = {"signal": names.SCORE, "value": score, "limit": limit, "rule": rule}
+        return self._episode.update(at, holds, 1 - untrained / score if score else 0.0, evidence)
+
+
+@DETECTORS.register("vanishing_gradient", paper="Arjovsky & Bottou 2017, arXiv:1701.04862")
+@component
+class VanishingGradient(Detector):
+    """The loss and the discriminator pass nothing on to the generator, while D separates.
+
+    What passes is the loss's slope at the generated logits times the discriminator's gradient at
+    the generated images. Gradient norms of weights do not show it: Adam divides them out.
+    """
+
+    share: Share = 1e-3
+    """Of the largest running median so far, below which nothing passes."""
+    slope: Share = 5e-3
+    """Slope of the loss below which nothing passes, whatever passed before: D may have won before
+    the first read. A loss that sees its logits has a slope of 0.5 to 1 at the start."""
+    auc: Share = 0.95
+    """AUC on the training batch above which the discriminator separates: where it does not, a
+    small gradient is that of a game near its end."""
+    patience: Count = 3
+    """Reads running."""
+    history: Count = 20
+    """Reads of the running median."""
+
+    reads = (names.SLOPE, names.INPUT_GRADIENT, names.TRAIN_AUC)
+
+    def start(self) -> Watcher:
+        return VanishingGradientWatcher(self)
+
+
+class VanishingGradientWatcher:
+    """Judges each read of the three signals."""
+
+    def __init__(self, detector: VanishingGradient) -> None:
+        """Start with nothing seen."""
+        self.detector = detector
+        self._episode = Episode("vanishing_gradient", detector.patience)
+        self._passed: deque[float] = deque(maxlen=detector.history)
+        self._usual = 0.0
+        self._latest: dict[str, float] = {}
+
+    def update(self, point: Point) -> Event | None:
+        self._latest[point.name] = point.value
+        if point.name != names.INPUT_GRADIENT or names.SLOPE not in self._latest:
+            return None
+        slope, auc = self._latest[names.SLOPE], self._latest.get(names.TRAIN_AUC, 0.0)
+        passed = slope * point.value
+        self._passed.append(passed)
+        if len(self._passed) >= self.detector.patience:
+            self._usual = max(self._usual, median(self._passed))
+        nothing = passed < self.detector.share * self._usual or slope < self.detector.slope
+        evidence = {
+            "signal": "what passes to the generator",
+            "value": passed,
+            "usual": self._usual,
+            names.SLOPE: slope,
+            names.INPUT_GRADIENT: point.value,
+            names.TRAIN_AUC: auc,
+            "rule": f"below {self.detector.share:g} of usual, or the slope below "
+            f"{self.detector.slope:g}, at an AUC above {self.detector.auc:g}",
+        }
+        holds = nothing and auc > self.detector.auc
+        return self._episode.update(point.discriminator_updates, holds, 1 - slope, evidence)
+
+
+@DETECTORS.register("exploding_gradient")
+@component
+class ExplodingGradient(Detector):
+    """The norm of a network's gradient, before any clipping, is far above its running median."""
+
+    times: Annotated[float, Field(gt=1)] = 100.0
+    """Times the running median. Between two reads norms differ by up to ten times in good runs."""
+    patience: Count = 3
+    """Reads running: one bad batch is no explosion."""
+    history: Annotated[int, Field(ge=3)] = 20
+    """Reads of the running median, which stands still while the gradient explodes."""
+    warmup: Annotated[int, Field(ge=3)] = 4
+    """Reads before the median means something."""
+
+    reads = names.GRADIENT_NORMS
+
+    def start(self) -> Watcher:
+        return ExplodingGradientWatcher(self)
+
+
+class ExplodingGradientWatcher:
+    """Follows the norms of both networks."""
+
+    def __init__(self, detector: ExplodingGradient) -> None:
+        """Start with nothing seen."""
+        self.detector = detector
+        self._norms = {
+            name: deque[float](maxlen=detector.history) for name in names.GRADIENT_NORMS
+        }
+        self._episodes = {
+            name: Episode("exploding_gradient", detector.patience) for name in names.GRADIENT_NORMS
+        }
+
+    def update(self, point: Point) -> Event | None:
+        norms = self._norms[point.name]
+        usual = median(norms) if len(norms) >= self.detector.warmup else math.inf
+        limit = self.detector.times * usual
+        holds = point.value > limit
+        if not holds:
+            norms.append(point.value)
+        times = point.value / usual if usual > 0 else math.inf
+        evidence = {
+            "signal": point.name,
+            "value": point.value,
+            "limit": limit,
+            "rule": f"more than {self.detector.times:g} times the running median {usual:.4g}",
+        }
+        severity = 1 - self.detector.times / times if times > 0 else 0.0
+        episode = self._episodes[point.name]
+        return episode.update(point.discriminator_updates, holds, severity, evidence)

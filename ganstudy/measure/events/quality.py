@@ -1,0 +1,264 @@
+"""What samples are worth: scores that fall, never rise, or rise for a bad reason."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from ganstudy.measure.events import names
+from ganstudy.measure.events.base import (
+    DETECTORS,
+    Count,
+    Detector,
+    Episode,
+    ProbeWatcher,
+    Share,
+    Watcher,
+)
+from ganstudy.records import Event
+from ganstudy.registry import component
+
+Factor = Annotated[float, Field(ge=1)]
+
+
+@DETECTORS.register("quality_drop")
+@component
+class QualityDrop(Detector):
+    """The score leaves its own best and stays away."""
+
+    times: Factor = 1.5
+    """Score over its best so far (or over that of real images, if that is more)."""
+    standard_errors: Annotated[float, Field(ge=0)] = 3.0
+    """Least distance from the best, in standard errors of the difference where they are known."""
+    patience: Count = 3
+    """Probes running."""
+
+    reads = (names.PROBE, *names.SCORES)
+
+    def start(self) -> Watcher:
+        return QualityDropWatcher(self)
+
+
+class QualityDropWatcher(ProbeWatcher):
+    """Compares each score with the best before it."""
+
+    def __init__(self, detector: QualityDrop) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector, self._floor = detector, 0.0
+        self._best, self._error, self._best_at = math.inf, 0.0, 0
+        self._episode = Episode("quality_drop", detector.patience)
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        self._floor = values.get(names.FLOOR, self._floor)
+        score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
+        if at == 0:
+            return None  # what is not trained has nothing to lose
+        best, noise = self._best, self.detector.standard_errors * math.hypot(error, self._error)
+        limit = max(self.detector.times * max(best, self._floor), best + noise)
+        evidence = {
+            "signal": names.SCORE,
+            "value": score,
+            "limit": limit,
+            "best": best,
+            "best_at": self._best_at,
+            "rule": f"{self.detector.times:g} times the best, and "
+            f"{self.detector.standard_errors:g} standard errors away",
+        }
+        if score < best:
+            self._best, self._error, self._best_at = score, error, at
+        severity = 1 - best / score if score > best else 0.0
+        return self._episode.update(at, score >= limit, severity, evidence)
+
+
+@DETECTORS.register("no_learning")
+@component
+class NoLearning(Detector):
+    """Deep into the budget the score is hardly better than the untrained generator's."""
+
+    probes: Count = 10
+    """Probes after which it is judged: half of the budget."""
+    gain: Share = 0.1
+    """Share of the untrained generator's score by which the best must be lower."""
+
+    reads = (names.PROBE,)
+
+    def start(self) -> Watcher:
+        return NoLearningWatcher(self)
+
+
+class NoLearningWatcher(ProbeWatcher):
+    """Compares the best score with the untrained generator's, on the same latents."""
+
+    def __init__(self, detector: NoLearning) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector, self._untrained, self._best = detector, math.nan, math.inf
+        self._seen = 0
+        self._episode = Episode("no_learning", 1)
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        score = values[names.SCORE]
+        if at == 0:
+            self._untrained = score
+            return None
+        self._seen, self._best = self._seen + 1, min(self._best, score)
+        limit = (1 - self.detector.gain) * self._untrained
+        holds = self._seen >= self.detector.probes and self._best > limit
+        evidence = {
+            "signal": names.SCORE,
+            "value": self._best,
+            "limit": limit,
+            "untrained": self._untrained,
+            "rule": f"the best of {self._seen} probes",
+        }
+        severity = self._best / self._untrained if self._untrained > 0 else 0.0
+        return self._episode.update(at, holds, severity, evidence)
+
+
+@DETECTORS.register("checkerboard", paper="Odena et al. 2016, doi:10.23915/distill.00003")
+@component
+class Checkerboard(Detector):
+    """A pattern of period 2 or 4 pixels stands out of the spectrum, more than in real images."""
+
+    decibels: Annotated[float, Field(gt=0)] = 6.0
+    """Power over that of neighbouring frequencies, and over real images': 6 dB is four times."""
+    standard_errors: Annotated[float, Field(ge=0)] = 3.0
+    """By which it must be exceeded."""
+    patience: Count = 3
+    """Probes running."""
+    warmup: Annotated[int, Field(ge=0)] = 3
+    """Probes that are not judged: images of a generator that has hardly begun are all pattern."""
+
+    reads = (names.PROBE,)
+
+    def start(self) -> Watcher:
+        return CheckerboardWatcher(self)
+
+
+class CheckerboardWatcher(ProbeWatcher):
+    """Judges the spectrum's peaks."""
+
+    needs = (names.CHECKERBOARD,)
+
+    def __init__(self, detector: Checkerboard) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector, self._seen = detector, 0
+        self._episode = Episode("checkerboard", detector.patience)
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        self._seen += at > 0
+        level, error = values[names.CHECKERBOARD], values.get(names.CHECKERBOARD_SE, 0.0)
+        limit = self.detector.decibels + self.detector.standard_errors * error
+        evidence = {
+            "signal": names.CHECKERBOARD,
+            "value": level,
+            "limit": limit,
+            "rule": "decibels over neighbouring frequencies and over real images",
+        }
+        holds = self._seen > self.detector.warmup and level > limit
+        return self._episode.update(at, holds, level / 30, evidence)
+
+
+@DETECTORS.register("memorization", paper="Meehan et al. 2020, arXiv:2004.05675")
+@component
+class Memorization(Detector):
+    """Samples lie nearer to training images than held-out images do (three-sample test)."""
+
+    z: Annotated[float, Field(lt=0)] = -3.0
+    """Score C_T below which samples are copies; fresh draws stray by about 0.3."""
+    patience: Count = 3
+    """Probes running."""
+
+    reads = (names.PROBE,)
+
+    def start(self) -> Watcher:
+        return MemorizationWatcher(self)
+
+
+class MemorizationWatcher(ProbeWatcher):
+    """Judges the z score."""
+
+    needs = (names.MEMORIZATION,)
+
+    def __init__(self, detector: Memorization) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector = detector
+        self._episode = Episode("memorization", detector.patience)
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        z = values[names.MEMORIZATION]
+        evidence = {
+            "signal": names.MEMORIZATION,
+            "value": z,
+            "limit": self.detector.z,
+            "rule": f"nearer to training than held-out images are, at {self.detector.patience} "
+            f"probes running",
+        }
+        holds = at > 0 and z < self.detector.z
+        return self._episode.update(at, holds, -z / 30, evidence)
+
+
+@DETECTORS.register("recovery")
+@component
+class Recovery(Detector):
+    """Another event has ended, and the score is back near its best before it. No failure."""
+
+    times: Factor = 1.2
+    """Score over the best before the event's onset up to which it has recovered."""
+
+    reads = (names.PROBE, *names.SCORES)
+    hears = True
+
+    def start(self) -> Watcher:
+        return RecoveryWatcher(self)
+
+
+class RecoveryWatcher(ProbeWatcher):
+    """Remembers how good the generator was, and waits for it to be so again."""
+
+    PROBES = 12
+    """Probes of which the best so far is remembered: an onset lies a few before its detection."""
+
+    def __init__(self, detector: Recovery) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.detector = detector
+        self._bests: deque[tuple[int, float]] = deque([(0, math.inf)], maxlen=self.PROBES)
+        self._before: dict[str, float] = {}
+        self._ended: dict[str, Event] = {}
+
+    def hear(self, event: Event) -> None:
+        """Take the news that an event has begun or ended."""
+        if event.kind == "recovery":
+            return
+        if event.ended is None:
+            earlier = [best for at, best in self._bests if at < event.onset]
+            self._before[event.kind] = (earlier or [math.inf])[-1]
+            self._ended.pop(event.kind, None)
+        else:
+            self._ended[event.kind] = event
+
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        score = values[names.SCORE]
+        self._bests.append((at, min(score if at > 0 else math.inf, self._bests[-1][1])))
+        for kind, event in self._ended.items():
+            before = self._before[kind]
+            if math.isfinite(before) and score <= self.detector.times * before:
+                del self._ended[kind]
+                evidence = {
+                    "signal": names.SCORE,
+                    "value": score,
+                    "limit": self.detector.times * before,
+                    "of": kind,
+                    "onset": event.onset,
+                    "rule": f"{kind} is over and the score is back",
+                }
+                return Event("recovery", int(event.ended or at), at, 0.0, evidence, at)
+        return None
