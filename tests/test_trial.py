@@ -188,7 +188,7 @@ def test_live_events_equal_replayed_ones(tiny, study):
     for name, data in (("tiny", tiny), ("exploding", exploding(dict(tiny)))):
         spec = first(data)
         record = run_trial(spec, study.trial(name))
-        assert replay(record.points, spec.primary, spec.events.detectors) == record.events
+        assert replay(record.points, spec.events.detectors) == record.events
 
 
 class Constant:

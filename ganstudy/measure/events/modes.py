@@ -121,8 +121,10 @@ class ModeDroppingWatcher(ProbeWatcher):
         collapsed = values[names.EFFECTIVE_MODES] <= self.detector.effective_modes
         if at == 0 or collapsed or learning:
             lost = frozenset()
-        # What has been lost all the while; another mode that is lost begins anew.
-        self._lost = (self._lost & lost) or lost
+        still = self._lost & lost
+        if lost and not still:  # others are lost now, which begins anew
+            self._episode.update(at, False, 0.0, {})
+        self._lost = still or lost
         evidence = {
             "signal": names.SHARE + "<mode>",
             "value": max((shares[name] for name in self._lost), default=1.0),

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from ganstudy.measure.events import DETECTORS, EventLog, EventsConfig, replay
+from ganstudy.records import Point
+from ganstudy.registry import StudyError
+from tests.measure.events.traces import FALLING, HEALTHY, events, points, probes
+
+LOSING = [2000.0, 900.0, 400.0, 200.0, *[205.0, 195.0, 203.0, 199.0] * 3]
+"""A score that stops to gain."""
+
+
+def spans(found):
+    return [(event.onset, event.detected, event.ended) for event in found]
+
+
+@pytest.mark.parametrize("kind", DETECTORS.names())
+def test_silent_on_a_healthy_run_and_without_its_signals(kind):
+    assert events(kind, HEALTHY) == []
+    assert events(kind, {"something_else": [1.0, 2.0, 3.0]}) == []
+
+
+@pytest.mark.parametrize("kind", DETECTORS.names())
+def test_silent_on_nothing_but_a_foreign_score_that_falls(kind):
+    assert events(kind, {"fid": FALLING}) == []
+
+
+def test_every_event_has_a_signal_a_rule_and_a_severity_between_0_and_1():
+    series = HEALTHY | probes(
+        [2000.0, 900.0, 400.0, *[2500.0] * 9],
+        effective_modes=[0.1] * 12,
+        diversity=[0.1] * 12,
+        auc=[1.0] * 12,
+        checkerboard=[30.0] * 12,
+        memorization=[-9.0] * 12,
+    )
+    found = replay(points(series))
+    assert {e.kind for e in found} >= {
+        "divergence",
+        "mode_collapse",
+        "discriminator_overpowering",
+        "quality_drop",
+        "checkerboard",
+        "memorization",
+    }
+    for event in found:
+        assert {"signal", "value", "rule"} <= set(event.evidence)
+        assert 0 <= event.severity <= 1
+        assert event.onset <= event.detected
+
+
+def test_detectors_need_constant_memory_and_time():
+    # Twice as many points take about twice the time: the best of three, with room for noise.
+    def seconds(length: int) -> float:
+        rng = np.random.default_rng(0)
+        series = {name: rng.uniform(1, 2, length).tolist() for name in HEALTHY}
+        made, taken = points(series), []
+        for _ in range(3):
+            begun = time.perf_counter()
+            replay(made)
+            taken.append(time.perf_counter() - begun)
+        return min(taken)
+
+    assert seconds(2000) < 5 * seconds(1000)
+
+
+# --- numbers and gradients
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_divergence_fires_at_once_and_names_the_term(value):
+    losses = [0.7, 0.8, value, 1.0, math.nan]
+    (event,) = events("divergence", {"penalty/r1": losses, "fake_logits_mean": [0.0] * 5})
+    assert (event.onset, event.detected, event.ended) == (200, 200, None)
+    assert event.evidence["signal"] == "penalty/r1"
+    assert event.severity == 1
+
+
+@pytest.mark.parametrize("name", ["generator_loss", "real_logits_mean", "generator_weight_norm"])
+def test_divergence_by_doubling_begins_where_the_doubling_began(name):
+    rising = [5.0, 5.0, *(5.0 * 2.1**i for i in range(1, 8))]
+    (event,) = events("divergence", {name: rising})
+    assert (event.onset, event.detected) == (200, 700)
+    assert "doubled" in event.evidence["rule"]
+
+
+def test_five_doublings_or_small_values_are_no_divergence():
+    five = [5.0 * 2.1**i for i in range(6)]
+    assert events("divergence", {"generator_loss": [*five, five[-1]]}) == []
+    assert events("divergence", {"generator_loss": [1e-6 * 2.1**i for i in range(12)]}) == []
+
+
+def test_a_generator_left_behind_where_it_began_has_diverged():
+    score = [100.0, 90.0, 80.0, 70.0, 60.0, 150.0, 160.0, 170.0, 180.0]
+    (event,) = events("divergence", probes(score))
+    assert (event.onset, event.detected) == (500, 700)
+    # The first steps may lead away.
+    assert events("divergence", probes([100.0, 150.0, 150.0, 150.0, 90.0, 50.0, 40.0])) == []
+
+
+def passing(slope: list[float], gradient: list[float], auc: float = 1.0):
+    return events(
+        "vanishing_gradient",
+        {
+            "discriminator_auc": [auc] * len(slope),
+            "generator_logit_slope": slope,
+            "discriminator_input_grad_norm": gradient,
+        },
+    )
+
+
+def test_vanishing_needs_nothing_to_pass_and_separation():
+    usual, gone = [0.5] * 8, [1e-4] * 6
+    (event,) = passing([*usual, *gone], [1.0] * 14)
+    assert (event.onset, event.detected, event.ended) == (800, 1000, None)
+    assert passing([*usual, *gone], [1.0] * 14, auc=0.8) == []
+    # A flat discriminator is as bad as a flat loss.
+    assert spans(passing([1.0] * 14, [*usual, *[4e-4] * 6])) == [(800, 1000, None)]
+    # Gone before the first read.
+    assert len(passing(gone, [1.0] * 6)) == 1
+    # A hundredth is no vanishing.
+    assert passing([0.5] * 14, [*[1.0] * 8, *[0.01] * 6]) == []
+
+
+def test_explosion_of_either_gradient():
+    usual = [1.0, 3.0, 0.5, 2.0, 1.0, 1.5]
+    for name in ("generator_grad_norm", "discriminator_grad_norm"):
+        (event,) = events("exploding_gradient", {name: [*usual, *[1e3] * 4, *usual]})
+        assert (event.onset, event.detected, event.ended) == (600, 800, 1000)
+        assert event.evidence["signal"] == name
+        assert events("exploding_gradient", {name: [*usual, 1e3, 1e3, *usual]}) == []
+        assert events("exploding_gradient", {name: [*usual, *[100.0] * 4]}) == []
+
+
+# --- modes
+
+
+def collapse(modes: list[float], score: list[float] | None = None):
+    flat = [900.0] * len(modes)
+    series = probes(score or flat, effective_modes=modes, diversity=[1.0] * len(modes))
+    return events("mode_collapse", series)
+
+
+def test_collapse_from_onset_to_end():
+    (event,) = collapse([0.1, 0.5, 0.8, 0.1, 0.1, 0.1, 0.1, 0.8, 0.8, 0.8])
+    assert (event.onset, event.detected, event.ended) == (300, 500, 700)
+    assert event.severity == pytest.approx(0.9)
+
+
+def test_two_low_probes_are_no_collapse_and_neither_is_a_slow_learner():
+    assert collapse([0.1, 0.5, 0.8, 0.1, 0.1, 0.8, 0.1, 0.1, 0.8]) == []
+    assert collapse([0.1] * 8, [900.0 - 100 * i for i in range(8)]) == []
+
+
+def test_samples_that_are_alike_are_collapsed_however_they_spread_over_modes():
+    series = probes([900.0] * 6, effective_modes=[1.0] * 6, diversity=[0.01] * 6)
+    (event,) = events("mode_collapse", series)
+    assert event.evidence["signal"] == "probe/diversity"
+
+
+def test_an_event_is_told_once_per_episode():
+    low, high = [0.1] * 4, [0.9] * 4
+    found = collapse([0.9, *high, *low, *high, *low])
+    assert [(e.onset, e.ended) for e in found] == [(500, 900), (1300, None)]
+
+
+def dropping(shares: dict[str, list[float]], effective: float = 0.8):
+    n = len(next(iter(shares.values())))
+    named = {f"share__{mode}": values for mode, values in shares.items()}
+    score = LOSING[:n]
+    return events("mode_dropping", probes(score, 5.0, effective_modes=[effective] * n, **named))
+
+
+def test_dropping_is_of_the_same_mode_at_several_probes():
+    had, lost = [1.0] * 5, [0.05] * 5
+    (event,) = dropping({"a": [*had, *lost], "b": [1.0] * 10})
+    assert (event.onset, event.detected) == (500, 700)
+    assert event.evidence["modes"] == ["a"]
+    assert event.severity == 0.5
+    # Three modes in turn are an oscillation, not a loss.
+    turns = {
+        m: [*had, *(0.0 if i % 3 == k else 1.0 for i in range(6))] for k, m in enumerate("abc")
+    }
+    assert dropping(turns) == []
+    # So few modes are a collapse, which has a name of its own.
+    assert dropping({"a": [*had, *lost], "b": [1.0] * 10}, effective=0.2) == []
+
+
+def swinging(period: float, decay: float = 1.0, n: int = 64, noise: float = 0.0):
+    rng = np.random.default_rng(1)
+    t = np.arange(n)
+    return (decay**t * np.sin(2 * np.pi * t / period) + noise * rng.standard_normal(n)).tolist()
+
+
+@pytest.mark.parametrize("period", [6, 10, 17])
+def test_a_limit_cycle_of_logits_is_found_with_its_period(period):
+    (event,) = events("oscillation", {"fake_logits_mean": swinging(period, noise=0.1)})
+    assert event.evidence["period_readings"] == pytest.approx(period, abs=1)
+    assert event.ended is None
+
+
+def test_no_cycle_in_a_decaying_spiral_a_trend_or_noise():
+    rng = np.random.default_rng(0)
+    trend = (np.linspace(0, 3, 64) + 0.1 * rng.standard_normal(64)).tolist()
+    walk = rng.standard_normal(64).cumsum().tolist()
+    for series in (swinging(10, decay=0.97), trend, rng.standard_normal(64).tolist(), walk):
+        assert events("oscillation", {"fake_logits_mean": series}) == []
+
+
+def test_a_generator_that_takes_modes_in_turn_oscillates():
+    shares = {
+        f"probe/share/{k}": [4.0 if (i % 4) == k else 0.0 for i in range(21)] for k in range(4)
+    }
+    assert len(events("oscillation", shares)) == 1
+    faint = {name: [1 + 0.05 * v for v in values] for name, values in shares.items()}
+    assert events("oscillation", faint) == []
+
+
+# --- balance
+
+
+def overpowering(auc: list[float], score: list[float], error: float = 5.0):
+    series = probes(score, error, auc=auc, floor=[20.0])
+    return events("discriminator_overpowering", series)
+
+
+def test_discriminator_overpowering_needs_separation_and_no_gain():
+    stuck = [2000.0, 900.0, 905.0, 902.0, 907.0, 903.0]
+    (event,) = overpowering([1.0] * 6, stuck)
+    assert (event.onset, event.detected) == (200, 400)
+    assert overpowering([0.9] * 6, stuck) == []
+    assert overpowering([1.0] * 6, [2000.0, 900.0, 700.0, 600.0, 500.0, 400.0]) == []
+    # Gains within two standard errors of the difference are none.
+    creeping = [2000.0, 900.0, 895.0, 890.0, 885.0, 880.0]
+    assert len(overpowering([1.0] * 6, creeping, error=20.0)) == 1
+    # At the floor nothing is left to gain.
+    assert overpowering([1.0] * 6, [2000.0, 30.0, 31.0, 30.0, 31.0, 30.0]) == []
+
+
+def test_discriminator_overpowering_ends_when_the_score_gains_again():
+    score = [2000.0, 900.0, 900.0, 900.0, 900.0, 700.0, 500.0, 300.0, 200.0]
+    assert spans(overpowering([1.0] * 9, score)) == [(200, 400, 500)]
+
+
+def test_generator_overpowering_needs_guesses_far_from_the_floor():
+    def weak(auc: float, score: float):
+        return events("generator_overpowering", probes([score] * 6, auc=[auc] * 6, floor=[20.0]))
+
+    assert spans(weak(0.5, 900.0)) == [(100, 300, None)]
+    assert weak(0.7, 900.0) == []
+    assert weak(0.5, 30.0) == []
+
+
+# --- quality
+
+
+def test_quality_drop_leaves_its_best_and_stays_away():
+    best = [2000.0, 300.0, 100.0, 90.0]
+    (event,) = events("quality_drop", probes([*best, 150.0, 140.0, 150.0, 160.0]))
+    assert (event.onset, event.detected) == (600, 700) or event.onset == 400
+    assert event.evidence["best_at"] == 300
+    assert events("quality_drop", probes([*best, 150.0, 150.0, 95.0, 150.0, 150.0])) == []
+    assert events("quality_drop", probes([*best, 120.0, 120.0, 120.0, 120.0])) == []
+    # Within the noise of the score nothing has dropped.
+    assert events("quality_drop", probes([*best, *[150.0] * 4], error=20.0)) == []
+    # Close to real images' own score the ratio means nothing.
+    near = [2000.0, 300.0, 10.0, 3.0, *[8.0] * 4]
+    assert events("quality_drop", probes(near, error=0.1, floor=[20.0])) == []
+
+
+def test_quality_drop_reads_the_scores_of_other_systems():
+    (event,) = events("quality_drop", {"fid": [300.0, 100.0, 40.0, 30.0, *[50.0] * 4]})
+    assert (event.onset, event.detected) == (400, 600)
+
+
+def test_no_learning_is_told_at_half_the_budget_and_ends_with_learning():
+    flat = [100.0, *[95.0] * 12]
+    (event,) = events("no_learning", probes(flat))
+    assert (event.detected, event.ended) == (1000, None)
+    assert spans(events("no_learning", probes([*flat, 80.0])))[0][2] == 1300
+    assert events("no_learning", probes([100.0, *[89.0] * 12])) == []
+    # Without an untrained generator's score there is nothing to compare with.
+    late = [p for p in points(probes(flat)) if p.discriminator_updates > 0]
+    assert replay(late, [DETECTORS.build("no_learning")]) == []
+
+
+def test_checkerboard_must_stand_out_beyond_its_error():
+    def pattern(level: float, error: float):
+        n = 10
+        series = probes([9.0] * n, checkerboard=[level] * n, checkerboard_se=[error] * n)
+        return events("checkerboard", series)
+
+    assert spans(pattern(9.0, 0.5)) == [(400, 600, None)]
+    assert pattern(9.0, 1.5) == []
+    assert pattern(5.0, 0.1) == []
+
+
+def test_memorization_is_a_low_z_score():
+    def copies(z: float):
+        return events("memorization", probes([9.0] * 6, memorization=[z] * 6))
+
+    assert spans(copies(-5.0)) == [(100, 300, None)]
+    assert copies(-2.0) == []
+
+
+def test_recovery_is_the_end_of_an_event_with_the_score_back():
+    detectors = [DETECTORS.build("quality_drop"), DETECTORS.build("recovery")]
+    best, away = [2000.0, 300.0, 100.0, 90.0], [300.0] * 4
+    found = replay(points(probes([*best, *away, *[100.0] * 4])), detectors)
+    assert [e.kind for e in found] == ["quality_drop", "recovery"]
+    recovery = found[1]
+    assert recovery.onset == found[0].ended == 800
+    assert recovery.evidence["of"] == "quality_drop"
+    # Over, and yet not back.
+    found = replay(points(probes([*best, *away, *[120.0] * 4])), detectors)
+    assert [e.kind for e in found] == ["quality_drop"]
+
+
+# --- the log and its configuration
+
+
+def test_a_log_that_goes_on_tells_what_one_sitting_tells():
+    score = [2000.0, 300.0, 100.0, 90.0, *[300.0] * 4, *[100.0] * 4]
+    made = points(HEALTHY | probes(score, effective_modes=[0.1] * 12, diversity=[0.1] * 12))
+    whole = replay(made)
+    assert whole
+    for cut in range(0, len(made), 7):
+        log = EventLog([DETECTORS.build(kind) for kind in DETECTORS.names()])
+        log.update(made[:cut])
+        log.update(made[cut:])
+        assert log.events == whole
+
+
+def test_raw_and_unknown_points_change_nothing():
+    made = points(HEALTHY)
+    extra = [Point("fd_small_cnn_1k_raw", 0, p.discriminator_updates, 0, 0.0, 1e9) for p in made]
+    mixed = [p for both in zip(made, extra, strict=True) for p in both]
+    assert replay(mixed) == replay(made)
+
+
+def test_config_removes_detectors_and_refuses_to_stop_on_what_nobody_watches():
+    config = EventsConfig.from_dict(
+        {"detectors": {"mode_collapse": None, "divergence": {"doublings": 3}}, "stop_on": []}
+    )
+    assert {d.name for d in config.detectors} == set(DETECTORS.names()) - {"mode_collapse"}
+    assert EventsConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(StudyError, match="unknown event that is watched for 'mode_collapse'"):
+        EventsConfig.from_dict(
+            {"detectors": {"mode_collapse": None}, "stop_on": ["mode_collapse"]}
+        )
