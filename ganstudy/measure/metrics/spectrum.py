@@ -11,6 +11,7 @@ import math
 from typing import Annotated, ClassVar
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -102,10 +103,9 @@ class Lattice:
 
     GROUPS = 10
     """Groups of images, over which the standard error is taken."""
-    STEPS = tuple((y, x) for y in range(4) for x in range(4) if (y, x) != (0, 0))
 
     def __init__(self, real: Images) -> None:
-        """Keep the power and the peaks of `real` images, (n, c, h, w)."""
+        """Keep the power of `real` images, (n, c, h, w), where it is needed."""
         self._real = _power(real).mean(axis=0)
 
     @staticmethod
@@ -119,43 +119,43 @@ class Lattice:
         Its standard error is over groups of the generated images, the frequency held fixed. NaN
         where no frequency has power in both.
         """
-        groups = np.array_split(np.arange(len(generated)), min(self.GROUPS, len(generated)))
         power = _power(generated)
         level = self._decibels(power.mean(axis=0))
         if np.isnan(level).all():
             return Score(math.nan)
         highest = int(np.nanargmax(level))
-        parts = [self._decibels(power[group].mean(axis=0))[highest] for group in groups]
+        groups = np.array_split(power, min(self.GROUPS, len(power)))
+        parts = self._decibels(np.stack([group.mean(axis=0) for group in groups]))[:, highest]
         return Score(float(level[highest]), float(np.std(parts, ddof=1)) / math.sqrt(len(parts)))
 
     def _decibels(self, power: Images) -> NDArray[np.float64]:
-        """Return, at each frequency of the lattice, how far `power` stands out, in dB."""
+        """Return how far each frequency stands out, in dB: power (..., 15, 9) -> (..., 15)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            peaks, own = (_peaks(p) for p in (power, self._real))
-            at = tuple(np.array(_at(power.shape)).T)
-            ratios = np.minimum(peaks / own, power[at] / self._real[at])
+            over_neighbours = _peaks(power) / _peaks(self._real)
+            ratios = np.minimum(over_neighbours, power[..., 0] / self._real[:, 0])
             decibels: NDArray[np.float64] = 10 * np.log10(ratios)
         return np.where(np.isfinite(decibels), decibels, np.nan)
 
 
 def _power(images: Images) -> NDArray[np.float64]:
-    """Return the power spectra of (n, c, h, w) images, (n, h, w), summed over channels."""
-    return (np.abs(np.fft.fft2(images.astype(np.float64))) ** 2).sum(axis=1)
+    """Return the power, summed over channels, at the lattice and around it: (n, 15, 9).
+
+    The first of the nine is the frequency of the lattice itself, the others are its neighbours.
+    """
+    height, width = images.shape[2:]
+    steps = range(-1, 2)
+    around = sorted(((y, x) for y in steps for x in steps), key=lambda at: (at != (0, 0), at))
+    lattice = [(y, x) for y in range(4) for x in range(4) if (y, x) != (0, 0)]
+    rows = [[(y * height // 4 + dy) % height for dy, _ in around] for y, _ in lattice]
+    columns = [[(x * width // 4 + dx) % width for _, dx in around] for _, x in lattice]
+    spectra = scipy.fft.fft2(images.astype(np.float32))[:, :, rows, columns]
+    power: NDArray[np.float64] = (np.abs(spectra) ** 2).sum(axis=1, dtype=np.float64)
+    return power
 
 
-def _at(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the lattice's frequencies in spectra of this shape."""
-    height, width = shape
-    return [(y * height // 4, x * width // 4) for y, x in Lattice.STEPS]
-
-
-def _peaks(power: Images) -> NDArray[np.float64]:
-    """Return power (h, w) at each frequency of the lattice over the median of its neighbours."""
-    around = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-    rolled = np.stack([np.roll(power, shift, axis=(0, 1)) for shift in around])
-    at = tuple(np.array(_at(power.shape)).T)
-    ratios: NDArray[np.float64] = power[at] / np.median(rolled, axis=0)[at]
-    return ratios
+def _peaks(power: Images) -> Images:
+    """Return power (..., 15, 9) at each frequency of the lattice over its neighbours' median."""
+    return power[..., 0] / np.median(power[..., 1:], axis=-1)
 
 
 def image_reader(dataset: Dataset) -> Reader:

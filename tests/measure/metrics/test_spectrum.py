@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate
 
 from ganstudy.gan.datasets import DATASETS, normalize
 from ganstudy.measure.metrics import METRICS
-from ganstudy.measure.metrics.spectrum import checkerboard, pattern_share
+from ganstudy.measure.metrics.spectrum import Lattice, _power, checkerboard, pattern_share
 
 
 def noise(n: int, side: int = 16, channels: int = 2, seed: int = 0):
@@ -134,3 +134,63 @@ def test_photographs_against_other_photographs_hold_as_much():
     patches = DATASETS.build("photo_patches")
     select, report = (normalize(patches.images(s)).numpy() for s in ("select", "report"))
     assert 0.5 < checkerboard(report, select).value < 2
+
+
+def planted(amplitude: float, period: int = 2, n: int = 500, split: str = "report"):
+    images = normalize(DATASETS.build("mnist5k").images(split)[:n]).numpy()
+    side = np.arange(28)
+    if period == 2:
+        pattern = (-1.0) ** (side[:, None] + side[None, :])
+    else:
+        pattern = np.cos(np.pi * side / 2)[:, None] * np.ones(28)
+    return images + amplitude * pattern
+
+
+def test_real_images_stand_out_no_more_than_real_images():
+    lattice = Lattice(planted(0, split="select"))
+    score = lattice.contrast(planted(0))
+    assert abs(score.value) < 2
+    assert 0 < score.standard_error < 1
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_a_planted_pattern_has_the_decibels_of_its_power(period):
+    lattice, amplitude = Lattice(planted(0, split="select")), 0.1
+    score = lattice.contrast(planted(amplitude, period))
+    # By hand: at each of its frequencies a pattern adds the square of its Fourier sum.
+    at = (14, 14) if period == 2 else (7, 0)
+    own, plain = (
+        (np.abs(np.fft.fft2(x[:, 0])) ** 2).mean(axis=0)[at]
+        for x in (planted(amplitude, period), planted(0, split="select"))
+    )
+    assert score.value == pytest.approx(10 * np.log10(own / plain), abs=1.0)
+    assert score.value > 6
+
+
+def test_neither_noise_nor_faint_images_stand_out():
+    lattice = Lattice(planted(0, split="select"))
+    noise = np.random.default_rng(0).standard_normal((500, 1, 28, 28))
+    assert lattice.contrast(planted(0) + noise).value < 3
+    assert lattice.contrast(1e-3 * planted(1.0)).value < 0
+
+
+def test_the_lattice_is_the_spectrum_at_multiples_of_a_quarter():
+    x = np.random.default_rng(0).standard_normal((3, 2, 8, 12))
+    whole = (np.abs(np.fft.fft2(x)) ** 2).sum(axis=1)
+    found = _power(x)
+    assert found.shape == (3, 15, 9)
+    for i, (y, z) in enumerate((y, z) for y in range(4) for z in range(4) if (y, z) != (0, 0)):
+        assert found[:, i, 0] == pytest.approx(whole[:, 2 * y, 3 * z], rel=1e-4)
+    around = sorted(
+        whole[0, (2 + dy) % 8, (9 + dx) % 12] for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+    )
+    assert sorted(found[0, 4 + 2]) == pytest.approx(around, rel=1e-4)
+
+
+def test_sides_on_which_the_lattice_has_neighbours():
+    assert Lattice.fits(8, 12)
+    assert not any(Lattice.fits(*sides) for sides in ((4, 8), (30, 28), (1, 1)))
+
+
+def test_constant_images_have_no_contrast():
+    assert np.isnan(Lattice(planted(0)).contrast(np.zeros((10, 1, 28, 28))).value)
