@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from analysis import figures, reported, sanity, statistics
+from analysis import figures, reported, sanity, savings, statistics
 from analysis.statistics import Estimate
 from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
@@ -170,6 +170,7 @@ def render(study: Study) -> str:
         floor=number(study.floor),
         main_figures=_main_figures(study),
         curves=_training_figures(study),
+        savings=_savings(study),
         galleries=_galleries(study),
         scores=_score_rows(study),
         score_curves=_curve_figures(study),
@@ -252,6 +253,42 @@ def _training_figures(study: Study) -> list[PlacedFigure]:
             figure = figures.training_curves_figure(curves, index, study.primary, extent)
             placed.append(PlacedFigure(_html(figure, f"training-{arm}"), arm, ""))
     return placed
+
+
+def _savings(study: Study) -> dict[str, Any] | None:
+    """Return the section on what stopping early would have saved, its figure as HTML."""
+    data = savings.savings_data(study)
+    if data is None:
+        return None
+    columns = ["rule", "stopped", "of them lost", "of them wrongly", "saved", "of all seconds",
+               "of the savable", "best worse", "best discarded", "tau of the ranking"]  # fmt: skip
+    rows = [
+        [
+            saving.rule,
+            f"{saving.stopped} of {data.n}",
+            str(saving.lost),
+            str(saving.wrongly),
+            savings.duration(saving.seconds),
+            interval(saving.share, share=True),
+            interval(saving.share_of_savable, share=True),
+            ", ".join(_worse(data, saving, arm) for arm in saving.worse) or "none",
+            ", ".join(saving.discarded) or "none",
+            _tau(saving),
+        ]
+        for saving in data.rules
+    ]
+    figure = _html(savings.savings_figure(data), "savings")
+    return {"columns": columns, "rows": rows, "figure": figure, "told": savings.told(data)}
+
+
+def _worse(data: savings.Savings, saving: savings.Saving, arm: str) -> str:
+    return f"{arm} ({number(data.best[arm])} to {number(saving.best[arm])})"
+
+
+def _tau(saving: savings.Saving) -> str:
+    if math.isnan(saving.tau):
+        return NONE
+    return f"{saving.tau:.2f}" + ("" if saving.same_ranking else " (changed)")
 
 
 def _galleries(study: Study) -> list[dict[str, Any]]:

@@ -1,0 +1,288 @@
+"""What stopping early would have saved: recorded runs cut short as each stopping rule would have.
+
+As in `figures`, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from analysis.figures import COLORS, layout
+from analysis.statistics import CONFIDENCE, Estimate
+from analysis.stopping import (
+    RECOMMENDED,
+    RECOMMENDED_RULE,
+    Rule,
+    Run,
+    recorded_runs,
+    reported_score,
+    stopping_rules,
+)
+from analysis.tables import Study
+
+DRAWS, FEWEST_DRAWN = 2000, 8
+"""Bootstrap draws of an interval, and the fewest configurations that it is drawn from."""
+
+
+class Saving(NamedTuple):
+    """What one rule would have saved, and what it would have cost.
+
+    Attributes:
+        stopped: Trials that it stops before their end.
+        lost: Those of them that never recovered.
+        wrongly: Those of them that ended well and 10 % better than their best up to the stop.
+        seconds: Saved, the last evaluation of stopped trials paid for.
+        share: Of all seconds.
+        share_of_savable: Share of the savable seconds, by what it saves of these alone.
+        best: Arm -> its best score, stopped trials counting by their best checkpoint so far.
+        worse: Arms whose best is worse for it.
+        discarded: Arms whose best is worse if a stopped trial counts as failed.
+        tau: Kendall's tau of the arms' bests with those of the whole runs, NaN of a single arm.
+        same_ranking: Whether the arms stand in the same order.
+    """
+
+    rule: str
+    stopped: int
+    lost: int
+    wrongly: int
+    seconds: float
+    share: Estimate
+    share_of_savable: Estimate
+    best: dict[str, float]
+    worse: list[str]
+    discarded: list[str]
+    tau: float
+    same_ranking: bool
+
+
+class Savings(NamedTuple):
+    """What every rule would have saved of one study.
+
+    Attributes:
+        n: Trials that ran to the end of their budget; all is told of these.
+        left_out: Trials that did not, whose cost without a rule nobody knows.
+        lost: Trials that never recover.
+        seconds: What all took.
+        savable: What those that never recover took from there on.
+        best: Arm -> its best score.
+        reported: Name of the score that schedulers are told.
+        adaptive: Whether what was tried depended on how earlier trials ended.
+    """
+
+    n: int
+    left_out: int
+    lost: int
+    seconds: float
+    savable: float
+    best: dict[str, float]
+    reported: str
+    adaptive: bool
+    rules: list[Saving]
+
+
+def savings_data(study: Study) -> Savings | None:
+    """Try every rule on the study, None where there is nothing to try."""
+    runs = recorded_runs(study)
+    rules = stopping_rules(runs)
+    if not rules:
+        return None
+    outcomes = sum(len(study.trials(arm)) for arm in study.arms)
+    lost = [run.seconds - at for run in runs if (at := run.lost_from()) is not None]
+    best = _bests(runs, [run.best() for run in runs])
+    return Savings(
+        n=len(runs),
+        left_out=outcomes - len(runs),
+        lost=len(lost),
+        seconds=sum(run.seconds for run in runs),
+        savable=sum(lost),
+        best={arm: study.sign * value for arm, value in best.items()},
+        reported=reported_score(study),
+        adaptive=study.settings["design"]["sampler"] == "tpe",
+        rules=[saving(name, rule, runs, study.sign) for name, rule in rules.items()],
+    )
+
+
+def _stops(runs: Sequence[Run], rule: Rule) -> list[int | None]:
+    """Return the stops of all runs; to stop a run at its last update is to let it end."""
+    stops: list[int | None] = []
+    for _, mine in itertools.groupby(runs, key=lambda run: run.arm):
+        arm = list(mine)
+        stops += [
+            None if stop is None or stop >= run.updates[-1] else stop
+            for run, stop in zip(arm, rule(arm), strict=True)
+        ]
+    return stops
+
+
+def saving(name: str, rule: Rule, runs: Sequence[Run], sign: int) -> Saving:
+    """Try one rule on recorded runs; `sign` turns their scores back into the study's own."""
+    both = list(zip(runs, _stops(runs, rule), strict=True))
+    cut = [(run, stop) for run, stop in both if stop is not None]
+    whole = _bests(runs, [run.best() for run in runs])
+    kept = _bests(runs, [run.best(stop) for run, stop in both])
+    failed = _bests(runs, [run.best() if stop is None else math.inf for run, stop in both])
+    before, after = (stats.rankdata(list(best.values())) for best in (whole, kept))
+    saved = [run.seconds - run.spent(stop) for run, stop in both]
+    # Of the seconds after a run is lost, those after it is stopped.
+    savable, caught = np.zeros(len(runs)), np.zeros(len(runs))
+    for i, (run, stop) in enumerate(both):
+        if (lost := run.lost_from()) is not None:
+            savable[i] = run.seconds - lost
+            caught[i] = run.seconds - max(run.spent(stop), lost)
+    clusters = [run.cluster for run in runs]
+    return Saving(
+        rule=name,
+        stopped=len(cut),
+        lost=sum(run.lost_from() is not None for run, _ in cut),
+        wrongly=sum(run.lost_from() is None and run.gains_after(stop) for run, stop in cut),
+        seconds=sum(saved),
+        share=_share(saved, [run.seconds for run in runs], clusters),
+        share_of_savable=_share(caught, savable, clusters),
+        best={arm: sign * best for arm, best in kept.items()},
+        worse=[arm for arm in whole if kept[arm] > whole[arm]],
+        discarded=[arm for arm in whole if failed[arm] > whole[arm]],
+        tau=float(stats.kendalltau(before, after).statistic) if len(whole) > 1 else math.nan,
+        same_ranking=bool(np.array_equal(before, after)),
+    )
+
+
+def _bests(runs: Sequence[Run], scores: Sequence[float]) -> dict[str, float]:
+    """Return arm -> its best score as the table of arms has it: of medians over seeds."""
+    rows = [(r.arm, r.unit, s) for r, s in zip(runs, scores, strict=True) if r.counted]
+    frame = pd.DataFrame(rows, columns=["arm", "unit", "score"])
+    medians = frame.groupby(["arm", "unit"], sort=False)["score"].median()
+    return {
+        str(arm): float(best) for arm, best in medians.groupby("arm", sort=False).min().items()
+    }
+
+
+def _share(parts: ArrayLike, wholes: ArrayLike, clusters: Sequence[str]) -> Estimate:
+    """Return the ratio of two sums with its percentile bootstrap interval over clusters.
+
+    What a rule decides of a trial is held fixed, also where it depends on other trials.
+    """
+    frame = pd.DataFrame({"part": parts, "whole": wholes, "cluster": clusters})
+    sums = frame.groupby("cluster", sort=False)[["part", "whole"]].sum().to_numpy()
+    n, (part, whole) = len(frame), sums.sum(axis=0)
+    if not whole:
+        return Estimate(math.nan, None, None, n)
+    if len(sums) < FEWEST_DRAWN:
+        return Estimate(part / whole, None, None, n)
+    drawn = sums[np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))].sum(axis=1)
+    drawn = drawn[drawn[:, 1] > 0]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (tail, 1 - tail))
+    return Estimate(part / whole, float(low), float(high), n)
+
+
+def told(data: Savings) -> str:
+    """Return in words what could have been saved, and what the recommended rule would have."""
+    parts = [
+        f"Of n = {data.n} trials that ran to the end of their budget ({duration(data.seconds)} in "
+        f"all), {data.lost} never recovered: {duration(data.savable)} "
+        f"({_percent(data.savable, data.seconds)}) came after their last gain and could have been "
+        f"saved."
+    ]
+    first = data.rules[0]
+    if first.rule == RECOMMENDED_RULE:
+        parts.append(
+            f"Stopping at the first of {', '.join(RECOMMENDED)} would have saved "
+            f"{first.share.value:.0%} of all seconds, {_of_savable(first)}, and "
+            f"{_harm(data, first)}."
+        )
+    if data.left_out:
+        parts.append(
+            f"Another {data.left_out} trials ended before and are left out: what they would have "
+            f"cost is not known, and the shares are of what remains."
+        )
+    if data.adaptive:
+        parts.append("The search was adaptive: had trials been stopped, it would have gone on "
+                     "elsewhere, which no replay can tell.")  # fmt: skip
+    parts.append(
+        f"Hatched: rules that make an arm's best worse, stopped trials counting by their best "
+        f"checkpoint so far. ASHA and median stopping decide within an arm on {data.reported}. "
+        f"Lines: 95 % intervals over configurations."
+    )
+    return " ".join(parts)
+
+
+def _of_savable(saving: Saving) -> str:
+    share = saving.share_of_savable.value
+    return "nothing being savable" if math.isnan(share) else f"{share:.0%} of the savable"
+
+
+def _harm(data: Savings, saving: Saving) -> str:
+    if not saving.worse:
+        return "no arm's best would have been worse"
+    n, arms = len(saving.worse), len(data.best)
+    return f"the best of {n} of {arms} arms would have been worse"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "0%"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds below two minutes, minutes below two hours, else hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def savings_figure(data: Savings) -> go.Figure:
+    """Draw two bars a rule: the share of all seconds, and of those that could be saved.
+
+    Rules that make an arm's best worse are hatched, and say in how many arms.
+    """
+    figure = go.Figure()
+    names = [html.escape(saving.rule) for saving in data.rules]
+    hatched = ["/" if saving.worse else "" for saving in data.rules]
+    bars = {
+        "of all seconds": [saving.share for saving in data.rules],
+        "of the savable": [saving.share_of_savable for saving in data.rules],
+    }
+    for color, (label, shares) in zip(COLORS, bars.items(), strict=False):
+        below, above = zip(*map(_reach, shares), strict=True)
+        figure.add_bar(
+            orientation="h",
+            name=label,
+            y=names,
+            x=[None if math.isnan(share.value) else share.value for share in shares],
+            error_x={"array": above, "arrayminus": below, "thickness": 1, "color": "#444"},
+            marker={"color": color, "pattern": {"shape": hatched}},
+            hovertemplate=f"%{{y}}: %{{x:.1%}} {label}<extra></extra>",
+        )
+    above_all = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}
+    figure.update_layout(
+        **layout(height=120 + 44 * len(names), legend=above_all),
+        barmode="group",
+        xaxis={"title": "share saved", "tickformat": ".0%"},
+        yaxis={
+            "autorange": "reversed",
+            "automargin": True,
+            "tickvals": names,
+            "ticktext": [
+                name + (f"<br>best worse in {len(saving.worse)} of {len(data.best)} arms"
+                        if saving.worse else "")
+                for name, saving in zip(names, data.rules, strict=True)
+            ],
+        },
+    )  # fmt: skip
+    return figure
+
+
+def _reach(share: Estimate) -> tuple[float | None, float | None]:
+    """Return how far the interval reaches below and above the value, None where there is none."""
+    if share.low is None or share.high is None:
+        return None, None
+    return share.value - share.low, share.high - share.value
