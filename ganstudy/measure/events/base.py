@@ -128,6 +128,27 @@ class Best:
         return gained
 
 
+class Learning:
+    """Whether the generator has learned: its best score is far below the untrained one's.
+
+    Logs that do not begin with the untrained generator are taken to have learned.
+    """
+
+    def __init__(self, share: float) -> None:
+        """Ask for a score of at most `share` of the untrained generator's."""
+        self.share = share
+        self._limit = math.inf
+        self.has_learned = False
+
+    def update(self, at: int, values: Mapping[str, float]) -> bool:
+        """Take a probe's score; return whether the generator has ever been that good."""
+        if at == 0:
+            self._limit = self.share * values[names.SCORE]
+        elif values[names.SCORE] <= self._limit:
+            self.has_learned = True
+        return self.has_learned
+
+
 class EventLog:
     """The events of one trial, kept up to date while points come in."""
 

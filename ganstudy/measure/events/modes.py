@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
@@ -15,6 +16,7 @@ from ganstudy.measure.events.base import (
     Count,
     Detector,
     Episode,
+    Learning,
     ProbeWatcher,
     Share,
     Watcher,
@@ -43,6 +45,8 @@ class ModeCollapse(Detector):
     """Gain over the best score so far, in standard errors of the difference, that is learning."""
     patience: Count = 3
     """Probes running: 15 % of the budget."""
+    warmup: Annotated[int, Field(ge=0)] = 4
+    """Probes before few modes count that were never more: a generator may learn late."""
 
     reads = (names.PROBE,)
 
@@ -60,11 +64,14 @@ class ModeCollapseWatcher(ProbeWatcher):
         super().__init__()
         self.detector, self._best = detector, Best()
         self._episode = Episode("mode_collapse", detector.patience)
+        self._seen, self._had = 0, False
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         modes, spread = values[names.EFFECTIVE_MODES], values.get(names.DIVERSITY, 1.0)
         few, alike = modes <= self.detector.effective_modes, spread <= self.detector.diversity
+        self._seen += at > 0
+        self._had = self._had or (at > 0 and not few and not alike)
         evidence = {
             "signal": names.EFFECTIVE_MODES if few or not alike else names.DIVERSITY,
             "value": modes if few or not alike else spread,
@@ -73,7 +80,8 @@ class ModeCollapseWatcher(ProbeWatcher):
             names.DIVERSITY: spread,
             "rule": f"at {self.detector.patience} probes running, without a gain in score",
         }
-        holds = at > 0 and (few or alike) and not learning
+        judged = self._seen > (0 if self._had else self.detector.warmup)
+        holds = judged and (few or alike) and not learning
         return self._episode.update(at, holds, 1 - min(modes, spread), evidence)
 
 
@@ -93,6 +101,9 @@ class ModeDropping(Detector):
     """Effective modes up to which it is a collapse, which has a name of its own."""
     standard_errors: Factor = 2.0
     """Gain over the best score so far that is learning: what is not learnt yet is not dropped."""
+    learned: Share = 0.5
+    """Best score so far over the untrained generator's from which on a loss counts: who has not
+    learned has nothing to lose."""
     patience: Count = 3
     """Probes running."""
 
@@ -111,6 +122,7 @@ class ModeDroppingWatcher(ProbeWatcher):
         """Start with nothing seen."""
         super().__init__()
         self.detector, self._best = detector, Best()
+        self._learning = Learning(detector.learned)
         self._episode = Episode("mode_dropping", detector.patience)
         self._lost: frozenset[str] = frozenset()
 
@@ -119,7 +131,8 @@ class ModeDroppingWatcher(ProbeWatcher):
         shares = {n: v for n, v in values.items() if n.startswith(names.SHARE)}
         lost = frozenset(n for n, share in shares.items() if share < self.detector.share)
         collapsed = values[names.EFFECTIVE_MODES] <= self.detector.effective_modes
-        if at == 0 or collapsed or learning:
+        learned = self._learning.update(at, values)
+        if not learned or collapsed or learning:
             lost = frozenset()
         still = self._lost & lost
         if lost and not still:  # others are lost now, which begins anew
@@ -151,6 +164,8 @@ class Oscillation(Detector):
 
     correlation: Share = 0.5
     """Autocorrelation at the period."""
+    standard_errors: Factor = 3.0
+    """By which the autocorrelation must differ from 0: 1 / root n for noise of n readings."""
     trough: Share = 0.3
     """Least autocorrelation below zero at half the period: a trend has none."""
     amplitude: Share = 0.8
@@ -240,11 +255,13 @@ def find_cycle(series: Sequence[float], detector: Oscillation, least: float) -> 
         return None
     mean = sum(series) / n
     x = [value - mean for value in series]
+    noise = detector.standard_errors
     correlations = [_autocorrelation(x, lag) for lag in range(n // 3 + 1)]
     peaks = [
         lag
         for lag in range(4, len(correlations))
-        if correlations[lag] >= detector.correlation and correlations[lag // 2] <= -detector.trough
+        if correlations[lag] >= max(detector.correlation, noise / math.sqrt(n - lag))
+        and correlations[lag // 2] <= -detector.trough
     ]
     if not peaks:
         return None

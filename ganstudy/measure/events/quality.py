@@ -15,6 +15,7 @@ from ganstudy.measure.events.base import (
     Count,
     Detector,
     Episode,
+    Learning,
     ProbeWatcher,
     Share,
     Watcher,
@@ -131,8 +132,9 @@ class Checkerboard(Detector):
     """By which it must be exceeded."""
     patience: Count = 3
     """Probes running."""
-    warmup: Annotated[int, Field(ge=0)] = 3
-    """Probes that are not judged: images of a generator that has hardly begun are all pattern."""
+    learned: Share = 0.5
+    """Best score so far over the untrained generator's from which on it is judged: images of one
+    that has hardly begun are all pattern."""
 
     reads = (names.PROBE,)
 
@@ -148,11 +150,11 @@ class CheckerboardWatcher(ProbeWatcher):
     def __init__(self, detector: Checkerboard) -> None:
         """Start with nothing seen."""
         super().__init__()
-        self.detector, self._seen = detector, 0
+        self.detector, self._learning = detector, Learning(detector.learned)
         self._episode = Episode("checkerboard", detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        self._seen += at > 0
+        learned = self._learning.update(at, values)
         level, error = values[names.CHECKERBOARD], values.get(names.CHECKERBOARD_SE, 0.0)
         limit = self.detector.decibels + self.detector.standard_errors * error
         evidence = {
@@ -161,7 +163,7 @@ class CheckerboardWatcher(ProbeWatcher):
             "limit": limit,
             "rule": "decibels over neighbouring frequencies and over real images",
         }
-        holds = self._seen > self.detector.warmup and level > limit
+        holds = learned and level > limit
         return self._episode.update(at, holds, level / 30, evidence)
 
 
@@ -208,10 +210,13 @@ class MemorizationWatcher(ProbeWatcher):
 @DETECTORS.register("recovery")
 @component
 class Recovery(Detector):
-    """Another event has ended, and the score is back near its best before it. No failure."""
+    """All other events have ended, and the score is back near its best before them. No failure."""
 
     times: Factor = 1.2
-    """Score over the best before the event's onset up to which it has recovered."""
+    """Score over the best before the first onset up to which it has recovered."""
+    learned: Share = 0.5
+    """Best score before the onset over the untrained generator's, above which there was nothing
+    to come back to."""
 
     reads = (names.PROBE, *names.SCORES)
     hears = True
@@ -230,35 +235,49 @@ class RecoveryWatcher(ProbeWatcher):
         """Start with nothing seen."""
         super().__init__()
         self.detector = detector
+        self._untrained = math.inf
         self._bests: deque[tuple[int, float]] = deque([(0, math.inf)], maxlen=self.PROBES)
-        self._before: dict[str, float] = {}
-        self._ended: dict[str, Event] = {}
+        self._lasting: set[str] = set()
+        self._first: Event | None = None
+        self._before = math.inf
+        self._ended = 0
 
     def hear(self, event: Event) -> None:
         """Take the news that an event has begun or ended."""
         if event.kind == "recovery":
             return
-        if event.ended is None:
+        if event.ended is not None:
+            self._lasting.discard(event.kind)
+            self._ended = event.ended
+            return
+        self._lasting.add(event.kind)
+        if self._first is None:
+            self._first = event
             earlier = [best for at, best in self._bests if at < event.onset]
-            self._before[event.kind] = (earlier or [math.inf])[-1]
-            self._ended.pop(event.kind, None)
-        else:
-            self._ended[event.kind] = event
+            self._before = (earlier or [math.inf])[-1]
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score = values[names.SCORE]
-        self._bests.append((at, min(score if at > 0 else math.inf, self._bests[-1][1])))
-        for kind, event in self._ended.items():
-            before = self._before[kind]
-            if math.isfinite(before) and score <= self.detector.times * before:
-                del self._ended[kind]
-                evidence = {
-                    "signal": names.SCORE,
-                    "value": score,
-                    "limit": self.detector.times * before,
-                    "of": kind,
-                    "onset": event.onset,
-                    "rule": f"{kind} is over and the score is back",
-                }
-                return Event("recovery", int(event.ended or at), at, 0.0, evidence, at)
-        return None
+        if at == 0:
+            self._untrained = score
+            return None
+        self._bests.append((at, min(score, self._bests[-1][1])))
+        first, before = self._first, self._before
+        if first is None or self._lasting:
+            return None
+        had = before <= self.detector.learned * self._untrained and math.isfinite(before)
+        if not had:
+            self._first = None
+            return None
+        if score > self.detector.times * before:
+            return None
+        self._first = None
+        evidence = {
+            "signal": names.SCORE,
+            "value": score,
+            "limit": self.detector.times * before,
+            "of": first.kind,
+            "onset": first.onset,
+            "rule": f"{first.kind} is over and the score is back",
+        }
+        return Event("recovery", self._ended, at, 0.0, evidence, at)

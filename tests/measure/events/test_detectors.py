@@ -155,10 +155,12 @@ def test_collapse_from_onset_to_end():
 def test_two_low_probes_are_no_collapse_and_neither_is_a_slow_learner():
     assert collapse([0.1, 0.5, 0.8, 0.1, 0.1, 0.8, 0.1, 0.1, 0.8]) == []
     assert collapse([0.1] * 8, [900.0 - 100 * i for i in range(8)]) == []
+    # Few modes that were never more count once a quarter of the budget is gone.
+    assert spans(collapse([0.1] * 10)) == [(500, 700, None)]
 
 
 def test_samples_that_are_alike_are_collapsed_however_they_spread_over_modes():
-    series = probes([900.0] * 6, effective_modes=[1.0] * 6, diversity=[0.01] * 6)
+    series = probes([900.0] * 9, effective_modes=[1.0] * 9, diversity=[0.01] * 9)
     (event,) = events("mode_collapse", series)
     assert event.evidence["signal"] == "probe/diversity"
 
@@ -292,10 +294,12 @@ def test_no_learning_is_told_at_half_the_budget_and_ends_with_learning():
 def test_checkerboard_must_stand_out_beyond_its_error():
     def pattern(level: float, error: float):
         n = 10
-        series = probes([9.0] * n, checkerboard=[level] * n, checkerboard_se=[error] * n)
+        series = probes(
+            [90.0, *[9.0] * (n - 1)], checkerboard=[level] * n, checkerboard_se=[error] * n
+        )
         return events("checkerboard", series)
 
-    assert spans(pattern(9.0, 0.5)) == [(400, 600, None)]
+    assert spans(pattern(9.0, 0.5)) == [(100, 300, None)]
     assert pattern(9.0, 1.5) == []
     assert pattern(5.0, 0.1) == []
 
@@ -316,6 +320,11 @@ def test_recovery_is_the_end_of_an_event_with_the_score_back():
     recovery = found[1]
     assert recovery.onset == found[0].ended == 800
     assert recovery.evidence["of"] == "quality_drop"
+    # As long as another failure lasts nothing has recovered.
+    drops = {"mode_collapse": DETECTORS.build("mode_collapse")}
+    series = probes([*best, *away, *[100.0] * 4], effective_modes=[0.9] * 4 + [0.1] * 8)
+    found = replay(points(series), [*detectors, *drops.values()])
+    assert "recovery" not in {e.kind for e in found}
     # Over, and yet not back.
     found = replay(points(probes([*best, *away, *[120.0] * 4])), detectors)
     assert [e.kind for e in found] == ["quality_drop"]
