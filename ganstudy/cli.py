@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from ganstudy.registry import StudyError
+    from ganstudy.replaying import Change
     from ganstudy.store import StudyFolder
     from ganstudy.study.spec import StudySpec
     from ganstudy.sweep.driver import Run
@@ -393,6 +395,147 @@ def report(
     except OSError as error:
         refuse(f"{target}: {error.strerror or error}")
     out.print(Text(str(target)), soft_wrap=True)
+
+
+@app.command()
+def events(
+    directory: Annotated[
+        Path | None, typer.Argument(help="The study's folder.", metavar="DIR")
+    ] = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of a study: logs of another system, CSV (.gz too) with the columns "
+            "run,step,signal,value; - reads standard input. Prints CSV.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KIND.OPTION=VALUE",
+            help="Change one detector: --set mode_collapse.patience=5; --set oscillation=null",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The table; DIR/events-replayed.parquet."),
+    ] = None,
+) -> None:
+    """Replay the detectors over what was recorded: other parameters, no training.
+
+    The events of the record stay as they are: a second table is written.
+    """
+    if (directory is None) == (traces is None):
+        refuse("either a study's folder DIR or --traces FILE is needed")
+    if directory is not None:
+        _replay_study(opened(directory), overrides or [], output)
+        return
+    if output is not None:
+        refuse("-o goes with DIR: the events of --traces are printed")
+    assert traces is not None  # or there is a DIR
+    _replay_traces(traces, overrides or [])
+
+
+def _replay_study(folder: StudyFolder, overrides: list[str], output: Path | None) -> None:
+    from ganstudy.registry import StudyError
+    from ganstudy.replaying import REPLAYED, configured, own_detectors, replay_study
+
+    try:
+        own = own_detectors(folder)
+        configured(own)
+    except StudyError as error:
+        refuse(f"{folder.folder / 'study.yaml'}: {error}")
+    try:
+        config = configured(own, overrides)
+    except StudyError as error:
+        refuse(_of_set(error))
+    target = output or folder.folder / REPLAYED
+    if not target.parent.is_dir():
+        refuse(f"{target}: its folder is not there")
+    try:
+        replay, changes = replay_study(folder, config, target)
+    except StudyError as error:
+        refuse(f"{folder.folder}: {error}")
+    except FileExistsError:
+        refuse(f"{target} is not a replay's table and stays as it is: choose another by -o")
+    except OSError as error:
+        refuse(f"{target}: cannot be written: {error.strerror or error}")
+    _print_changes(changes)
+    if folder.driven():
+        err.print("the study is running: its tables may be some seconds apart")
+    told = f"{replay.points} points, {len(replay.rows)} events: {target}"
+    out.print(Text(told), soft_wrap=True)
+
+
+def _of_set(error: StudyError) -> str:
+    """Return the message for a wrong --set."""
+    path = error.path.removeprefix("--set")
+    return f"--set {path}: {error.rule}" if path else f"--set: {error.rule}"
+
+
+def _print_changes(changes: list[Change]) -> None:
+    table = Table(title="trials with an event", title_justify="left")
+    for header in ("arm", "kind", "record", "replay", "changed"):
+        table.add_column(header, no_wrap=header == "kind")
+    for change in changes:
+        counts = str(change.recorded), str(change.replayed)
+        table.add_row(Text(change.arm), change.kind, *counts, Text(change.told()))
+    if changes:
+        out.print(table)
+    if all(change.nothing for change in changes):
+        out.print("the replay tells what the record tells, row for row")
+
+
+def _replay_traces(path: Path, overrides: list[str]) -> None:
+    import csv
+
+    from ganstudy.registry import StudyError
+    from ganstudy.replaying import configured
+    from ganstudy.traces import RunEvent, read_traces, run_events
+
+    try:
+        config = configured({}, overrides)
+    except StudyError as error:
+        refuse(_of_set(error))
+    try:
+        traces = read_traces(path)
+    except StudyError as error:
+        refuse(str(error))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(RunEvent._fields)
+    writer.writerows(run_events(traces, config))
+    for note in traces.notes():
+        err.print(Text(note), soft_wrap=True)
+
+
+@app.command()
+def why(
+    directory: StudyDir,
+    trial: Annotated[str, typer.Argument(help="A trial's id, or its beginning.", metavar="TRIAL")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one offline page too.")
+    ] = None,
+) -> None:
+    """Tell a trial's story: its events with evidence, its samples, the nearest healthy trial."""
+    from ganstudy.registry import StudyError
+    from ganstudy.store import write_text
+    from ganstudy.telling import page, tell
+    from ganstudy.why import story
+
+    try:
+        told = story(opened(directory), trial)
+    except StudyError as error:
+        refuse(f"{directory}: {error}")
+    tell(told, out)
+    if html is None:
+        return
+    try:
+        write_text(html, page(told))
+    except OSError as error:
+        refuse(f"{html}: {error.strerror or error}")
+    out.print(Text(str(html)), soft_wrap=True)
 
 
 @app.command()

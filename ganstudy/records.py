@@ -288,6 +288,11 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def event_row(trial_id: str, event: Event) -> dict[str, Any]:
+    """Return an event of a trial as a row of events.parquet."""
+    return {"trial_id": trial_id, **asdict(event), "evidence": json.dumps(dict(event.evidence))}
+
+
 class Results(NamedTuple):
     """The tables of one study."""
 

@@ -39,6 +39,7 @@ from ganstudy.records import (
     TrialRecord,
     TrialResult,
     TrialStatus,
+    event_row,
     table,
     trials_schema,
 )
@@ -214,6 +215,20 @@ class TrialFolder:
         except FileNotFoundError:
             return None
 
+    def standing(self, result: TrialResult, running: bool) -> tuple[TrialStatus, str]:
+        """Return how the trial stands, and why.
+
+        Args:
+            result: What its latest attempt recorded.
+            running: Whether a trial that has begun is running (else it was interrupted).
+        """
+        failure = self.failure()
+        if failure is not None and not result.status.finished:
+            return TrialStatus.FAILED, failure
+        if result.status is TrialStatus.RUNNING and not running:
+            return TrialStatus.INTERRUPTED, result.reason
+        return result.status, result.reason
+
     def finished(self) -> bool:
         """Whether a resume leaves this trial alone."""
         latest = self.latest()
@@ -355,9 +370,7 @@ class StudyFolder:
             columns = zip(*record.points, strict=True)
             for name, column in zip(Point._fields, columns, strict=False):
                 found.points[name].extend(column)
-            for event in record.events:
-                row = asdict(event) | {"trial_id": trial_id}
-                found.events.append(row | {"evidence": json.dumps(dict(event.evidence))})
+            found.events.extend(event_row(trial_id, event) for event in record.events)
         return found
 
     def _trial_row(
@@ -374,11 +387,7 @@ class StudyFolder:
         row |= {f"param.{key}": value for key, value in identity["params"].items()}
         row |= {k: v for k, v in asdict(result).items() if k != "machine"} | dict(result.machine)
         row["attempts"] = len(folder.attempts())
-        failure = folder.failure()
-        if failure is not None and not result.status.finished:
-            row |= {"status": TrialStatus.FAILED, "reason": failure}
-        elif result.status is TrialStatus.RUNNING and not running:
-            row["status"] = TrialStatus.INTERRUPTED
+        row["status"], row["reason"] = folder.standing(result, running)
         if record.points:
             last = record.values_at(result.discriminator_updates)
             row |= {f"last.{name}": value for name, value in last.items()}

@@ -16,7 +16,7 @@ LAYERS = [
     {"measure"},
     {"trial"},
     {"study"},
-    {"display"},
+    {"display", "telling", "replaying", "traces", "why"},
     {"sweep"},
     {"catalog", "reference", "doctor", "preview", "launch", "cli"},
 ]
