@@ -213,11 +213,12 @@ class Constant:
 
 
 def test_bring_your_own_trainer(tiny, study):
+    tiny["base"]["budget"]["discriminator_updates"] = 300
     spec = first(tiny)
     record = run_trial(spec, study.trial("own"), trainer=Constant())
     assert record.result.status is TrialStatus.COMPLETED
     assert {"my_loss", spec.measure.primary} <= {p.name for p in record.points}
-    assert [e.kind for e in record.events] == ["mode_collapse"]
+    assert [e.kind for e in record.events] == ["mode_collapse", "no_learning"]
 
 
 def test_a_failing_trial_leaves_its_traceback(tiny, study):

@@ -209,6 +209,8 @@ class ExplodingGradientWatcher:
         self._norms = {
             name: deque[float](maxlen=detector.history) for name in names.GRADIENT_NORMS
         }
+        self._told: str | None = None
+        """The network whose explosion was told of and lasts."""
         self._episodes = {
             name: Episode("exploding_gradient", detector.patience) for name in names.GRADIENT_NORMS
         }
@@ -229,4 +231,12 @@ class ExplodingGradientWatcher:
         }
         severity = 1 - self.detector.times / times if times > 0 else 0.0
         episode = self._episodes[point.name]
-        return episode.update(point.discriminator_updates, holds, severity, evidence)
+        event = episode.update(point.discriminator_updates, holds, severity, evidence)
+        return self._first_told(point.name, event)
+
+    def _first_told(self, name: str, event: Event | None) -> Event | None:
+        """Return the event unless the other network's gradient was exploding already."""
+        if event is None or self._told not in (None, name):
+            return None
+        self._told = name if event.ended is None else None
+        return event

@@ -135,6 +135,10 @@ def test_explosion_of_either_gradient():
         assert event.evidence["signal"] == name
         assert events("exploding_gradient", {name: [*usual, 1e3, 1e3, *usual]}) == []
         assert events("exploding_gradient", {name: [*usual, *[100.0] * 4]}) == []
+    both = {
+        n: [*usual, *[1e3] * 4, *usual] for n in ("generator_grad_norm", "discriminator_grad_norm")
+    }
+    assert spans(events("exploding_gradient", both)) == [(600, 800, 1000)]
 
 
 # --- modes
