@@ -20,6 +20,7 @@ from scipy import stats
 from analysis.figures import COLORS, layout
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.stopping import (
+    LITTLE,
     RECOMMENDED,
     RECOMMENDED_RULE,
     Rule,
@@ -124,30 +125,42 @@ def _stops(runs: Sequence[Run], rule: Rule) -> list[int | None]:
     return stops
 
 
-def saving(name: str, rule: Rule, runs: Sequence[Run], sign: int) -> Saving:
-    """Try one rule on recorded runs; `sign` turns their scores back into the study's own."""
-    both = list(zip(runs, _stops(runs, rule), strict=True))
-    cut = [(run, stop) for run, stop in both if stop is not None]
+def saving(
+    name: str, rule: Rule, runs: Sequence[Run], sign: int, little: float = LITTLE
+) -> Saving:
+    """Try one rule on recorded runs.
+
+    Args:
+        name: The rule's.
+        rule: Stops trials.
+        runs: All of a study, arm by arm.
+        sign: Turns their scores back into the study's own.
+        little: See `Run.lost_from`.
+    """
+    stops = _stops(runs, rule)
+    both = list(zip(runs, stops, strict=True))
     whole = _bests(runs, [run.best() for run in runs])
     kept = _bests(runs, [run.best(stop) for run, stop in both])
     failed = _bests(runs, [run.best() if stop is None else math.inf for run, stop in both])
     before, after = (stats.rankdata(list(best.values())) for best in (whole, kept))
-    saved = [run.seconds - run.spent(stop) for run, stop in both]
-    # Of the seconds after a run is lost, those after it is stopped.
-    savable, caught = np.zeros(len(runs)), np.zeros(len(runs))
-    for i, (run, stop) in enumerate(both):
-        if (lost := run.lost_from()) is not None:
-            savable[i] = run.seconds - lost
-            caught[i] = run.seconds - max(run.spent(stop), lost)
+    lost_from = [run.lost_from(little) for run in runs]
+    lost, stopped = (np.array([x is not None for x in found]) for found in (lost_from, stops))
+    better = np.array([stop is not None and run.gains_after(stop) for run, stop in both])
+    ends = np.array([run.seconds for run in runs])
+    spent = np.array([run.spent(stop) for run, stop in both])
+    begun = np.array([end if at is None else at for end, at in zip(ends, lost_from, strict=True)])
     clusters = [run.cluster for run in runs]
     return Saving(
         rule=name,
-        stopped=len(cut),
-        lost=sum(run.lost_from() is not None for run, _ in cut),
-        wrongly=sum(run.lost_from() is None and run.gains_after(stop) for run, stop in cut),
-        seconds=sum(saved),
-        share=_share(saved, [run.seconds for run in runs], clusters),
-        share_of_savable=_share(caught, savable, clusters),
+        stopped=int(stopped.sum()),
+        lost=int((stopped & lost).sum()),
+        wrongly=int((better & ~lost).sum()),
+        seconds=float((ends - spent).sum()),
+        share=_share(ends - spent, ends, clusters),
+        # Of the seconds after a run is lost, those after it is stopped.
+        share_of_savable=_share(
+            lost * (ends - np.maximum(spent, begun)), lost * (ends - begun), clusters
+        ),
         best={arm: sign * best for arm, best in kept.items()},
         worse=[arm for arm in whole if kept[arm] > whole[arm]],
         discarded=[arm for arm in whole if failed[arm] > whole[arm]],

@@ -117,17 +117,20 @@ class Run:
                 last = index
         return last
 
-    def lost_from(self) -> float | None:
+    def lost_from(self, little: float = LITTLE) -> float | None:
         """Return the second from which the run never recovers, None if it ends well.
 
         Told by the scores alone. A run never recovers if at its end (the median of the last tenth
         of its evaluations) it is not finite; or is 1.5 times as bad as its own best, and that by
         more than 3 standard errors; or is more than half as bad as the untrained generator and
         had no gain of 10 % in the second half of its budget. It is lost from its last gain on.
+
+        Args:
+            little: Share of the untrained generator's score, a half, above which it is stuck.
         """
         last = self.last_gain()
         end = float(np.median(self.badness[-math.ceil(len(self.badness) / 10) :]))
-        stuck = end > LITTLE * self.badness[0] and 2 * self.updates[last] <= self.updates[-1]
+        stuck = end > little * self.badness[0] and 2 * self.updates[last] <= self.updates[-1]
         if self.broken or math.isinf(end) or self._fallen(end) or stuck:
             return self.clock[int(self.updates[last])]
         return None

@@ -18,20 +18,35 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.report import interval
 from analysis.savings import Saving, Savings, duration, saving, savings_data
-from analysis.stopping import PROBE_SCORE, Scheduler, asha, recorded_runs
+from analysis.stopping import (
+    GAIN,
+    PROBE_SCORE,
+    RECOMMENDED,
+    RECOMMENDED_RULE,
+    FirstEvent,
+    Rule,
+    Run,
+    Scheduler,
+    asha,
+    recorded_runs,
+    stopping_rules,
+)
 from analysis.tables import Study
 from ganstudy.measure.events import replay
 from ganstudy.records import Point
 
 STUDY = Path(__file__).parents[1] / "studies" / "stopping_mnist5k.yaml"
 OF_ALL, OF_SAVABLE = 0.25, 0.70
+ORDERS = 100
 
 
 def run(folder: Path) -> None:
@@ -81,8 +96,6 @@ def table(study: Study) -> None:
     runs, data = recorded_runs(study), savings_data(study)
     if data is None:
         sys.exit("no trial of this study ran to its end with two evaluations")
-    asha3 = Scheduler(partial(asha, reduction_factor=3))
-    rules = [*data.rules, saving("ASHA, reduction factor 3", asha3, runs, study.sign)]
     print(f"{data.n} trials, {duration(data.seconds)} in all ({data.left_out} left out); "
           f"probes took {probe_seconds(study) / data.seconds:.1%}")  # fmt: skip
     print(f"{data.lost} never recover; {duration(data.savable)} "
@@ -90,9 +103,30 @@ def table(study: Study) -> None:
     print("| rule | stopped | lost | wrongly | saved | of all | of the savable | best worse "
           "| best discarded | tau |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for found in rules:
+    asha_3 = Scheduler(partial(asha, reduction_factor=3))
+    for found in (*data.rules, saving("ASHA, factor 3", asha_3, runs, study.sign)):
         print(line(found, data))
+    orders(runs, {**stopping_rules(runs), "ASHA, factor 3": asha_3})
+    narrow = saving("", FirstEvent(RECOMMENDED), runs, study.sign, little=1 - GAIN)
+    print(f"{RECOMMENDED_RULE}: {interval(narrow.share_of_savable, share=True)} of the savable "
+          f"where only trials count as stuck that learned nothing at all")  # fmt: skip
     goals(data.rules[0])
+
+
+def orders(runs: list[Run], rules: Mapping[str, Rule]) -> None:
+    """Print how schedulers fare over orders of the trials, one of which the plan's is."""
+    rng = np.random.default_rng(0)
+    for name, rule in rules.items():
+        if not isinstance(rule, Scheduler):
+            continue
+        found = []
+        for _ in range(ORDERS):
+            shuffled = [runs[i] for i in rng.permutation(len(runs))]
+            found.append(saving(name, rule, sorted(shuffled, key=lambda run: run.arm), 1))
+        low, middle, high = np.quantile([one.share.value for one in found], (0.025, 0.5, 0.975))
+        worse = sum(bool(one.worse) for one in found)
+        print(f"{name}, {ORDERS} random orders of the trials: {middle:.0%} of all "
+              f"({low:.0%} to {high:.0%}); an arm's best worse in {worse}")  # fmt: skip
 
 
 def goals(found: Saving) -> None:

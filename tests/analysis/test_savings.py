@@ -150,6 +150,12 @@ def test_never_recovering_is_told_by_the_scores_alone(scores, from_evaluation):
     assert run.lost_from() == expected
 
 
+def test_what_counts_as_little_can_be_set():
+    (run,) = recorded_runs(study(trial("a", [100, 70, 70, 70, 70, 70])))
+    assert run.lost_from() is not None
+    assert run.lost_from(little=0.9) is None
+
+
 def test_a_fall_by_chance_is_none():
     scores = [100, 50, 2, 2, 2, 3.2]
     (sure,) = recorded_runs(study(trial("a", scores, error=0.2)))
