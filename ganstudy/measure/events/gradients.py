@@ -32,9 +32,9 @@ RUNAWAY = (*names.LOSSES, *names.LOGITS, *names.WEIGHT_NORMS)
 class Divergence(Detector):
     """Not finite; or losses, logits or weights run away; or worse than the untrained generator.
 
-    A value that is not finite fires at once and for good, whatever its name. A magnitude runs
-    away if it doubles at several reads running. A generator that is left far behind where it
-    began has diverged too, though every number is finite.
+    A value that is not finite fires at once and for good, whatever its name; so does a magnitude
+    that runs away, doubling at several reads running. A generator that is worse than it was
+    untrained has diverged too, though every number is finite; that may end.
     """
 
     doublings: Count = 6
@@ -65,11 +65,13 @@ class DivergenceWatcher:
     def update(self, point: Point) -> Event | None:
         if self._fired:
             return None
-        event = self._worse.update(point)
+        event: Event | None
         if not math.isfinite(point.value):
             event = self._event(point, point.discriminator_updates, "not finite")
         elif point.name in RUNAWAY:
             event = self._doubling(point)
+        else:  # a generator may come back from where it was worse than untrained
+            return self._worse.update(point)
         self._fired = event is not None
         return event
 
@@ -185,8 +187,8 @@ class VanishingGradientWatcher:
 class ExplodingGradient(Detector):
     """The norm of a network's gradient, before any clipping, is far above its running median."""
 
-    times: Annotated[float, Field(gt=1)] = 100.0
-    """Times the running median. Between two reads norms differ by up to ten times in good runs."""
+    times: Annotated[float, Field(gt=1)] = 30.0
+    """Times the running median. In good runs three reads running were at most 2.4 times it."""
     patience: Count = 3
     """Reads running: one bad batch is no explosion."""
     history: Annotated[int, Field(ge=3)] = 20

@@ -40,7 +40,8 @@ class ModeCollapse(Detector):
     """Effective number of modes (exp of the shares' entropy), generated over real, up to which
     most of the data is lost."""
     diversity: Share = 0.25
-    """Mean pairwise feature distance, generated over real, up to which samples are too alike."""
+    """Mean pairwise feature distance, generated over real, up to which samples that were once
+    further apart are too alike."""
     standard_errors: Factor = 2.0
     """Gain over the best score so far, in standard errors of the difference, that is learning."""
     patience: Count = 3
@@ -64,13 +65,16 @@ class ModeCollapseWatcher(ProbeWatcher):
         super().__init__()
         self.detector, self._best = detector, Best()
         self._episode = Episode("mode_collapse", detector.patience)
-        self._seen, self._had = 0, False
+        self._seen, self._had, self._apart = 0, False, False
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         modes, spread = values[names.EFFECTIVE_MODES], values.get(names.DIVERSITY, 1.0)
         few, alike = modes <= self.detector.effective_modes, spread <= self.detector.diversity
         self._seen += at > 0
+        # Samples that were never apart are those of a generator that has not learned.
+        alike = alike and self._apart
+        self._apart = self._apart or (at > 0 and spread > self.detector.diversity)
         self._had = self._had or (at > 0 and not few and not alike)
         evidence = {
             "signal": names.EFFECTIVE_MODES if few or not alike else names.DIVERSITY,
@@ -106,6 +110,10 @@ class ModeDropping(Detector):
     learned has nothing to lose."""
     patience: Count = 3
     """Probes running."""
+    had: Share = 0.5
+    """Share from which on a mode has been learnt."""
+    warmup: Annotated[int, Field(ge=0)] = 10
+    """Probes before the loss of a mode counts that never was learnt."""
 
     reads = (names.PROBE,)
 
@@ -125,11 +133,17 @@ class ModeDroppingWatcher(ProbeWatcher):
         self._learning = Learning(detector.learned)
         self._episode = Episode("mode_dropping", detector.patience)
         self._lost: frozenset[str] = frozenset()
+        self._had: set[str] = set()
+        self._seen = 0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         shares = {n: v for n, v in values.items() if n.startswith(names.SHARE)}
         lost = frozenset(n for n, share in shares.items() if share < self.detector.share)
+        self._seen += at > 0
+        if self._seen <= self.detector.warmup:
+            lost &= self._had
+        self._had |= {n for n, share in shares.items() if at > 0 and share >= self.detector.had}
         collapsed = values[names.EFFECTIVE_MODES] <= self.detector.effective_modes
         learned = self._learning.update(at, values)
         if not learned or collapsed or learning:
@@ -156,80 +170,87 @@ class ModeDroppingWatcher(ProbeWatcher):
 class Oscillation(Detector):
     """A limit cycle: logits, or the shares of modes, swing regularly and do not settle.
 
-    The autocorrelation of the last readings has a peak at the period, with a trough at half of
-    it, over three periods, and the last swing is about as wide as the first. A decaying spiral,
-    which converges, is none. Cycles of fewer than four readings a period, or longer than a third
-    of the window, are not seen.
+    The autocorrelation of the last readings has a peak at the period, with a trough before it,
+    over three periods, and the last swing is about as wide as the first. A decaying spiral,
+    which converges, is none. The shares of all modes are one series of vectors. Cycles of fewer
+    than three probes (or four reads of logits), or longer than a third of the window, are not
+    seen.
     """
 
     correlation: Share = 0.5
     """Autocorrelation at the period."""
     standard_errors: Factor = 3.0
     """By which the autocorrelation must differ from 0: 1 / root n for noise of n readings."""
-    trough: Share = 0.3
-    """Least autocorrelation below zero at half the period: a trend has none."""
+    trough: Share = 0.1
+    """How far below zero it must have been at a shorter lag: a trend has not. Of k modes taken
+    in turn it is 1 / (k - 1)."""
     amplitude: Share = 0.8
     """Width of the last swing over that of the first."""
     swing: Factor = 0.5
     """Least width of a swing in shares of modes, in units of the mode's share of the data: the
     noise of 500 samples is narrower."""
     window: Annotated[int, Field(ge=12)] = 60
-    """Readings of logits that are looked at."""
-    probes: Annotated[int, Field(ge=12)] = 20
-    """Readings of shares that are looked at."""
+    """Reads of logits that are looked at."""
+    probes: Annotated[int, Field(ge=9)] = 20
+    """Probes whose shares are looked at."""
 
-    reads = (*names.LOGITS, names.SHARE)
+    reads = (*names.LOGITS, names.PROBE)
 
     def start(self) -> Watcher:
         return OscillationWatcher(self)
 
 
-class OscillationWatcher:
-    """Keeps the last readings of every series."""
+class OscillationWatcher(ProbeWatcher):
+    """Keeps the last readings of logits and of shares."""
 
     EVERY = 4
-    """Readings of logits between two looks, which cost time quadratic in the window."""
+    """Reads of logits between two looks, which cost time quadratic in the window."""
 
     def __init__(self, detector: Oscillation) -> None:
         """Start with nothing seen."""
+        super().__init__()
         self.detector = detector
-        self._series: dict[str, deque[float]] = {}
-        self._episode = Episode("oscillation", 1)
-        self._count: dict[str, int] = {}
+        self._logits = {n: deque[list[float]](maxlen=detector.window) for n in names.LOGITS}
+        self._reads = dict.fromkeys(names.LOGITS, 0)
+        self._shares: deque[list[float]] = deque(maxlen=detector.probes)
         self._swinging: dict[str, Cycle] = {}
+        self._episode = Episode("oscillation", 1)
 
     def update(self, point: Point) -> Event | None:
-        of_modes = point.name.startswith(names.SHARE)
-        window = self.detector.probes if of_modes else self.detector.window
-        series = self._series.setdefault(point.name, deque(maxlen=window))
-        series.append(point.value)
-        self._count[point.name] = count = self._count.get(point.name, 0) + 1
-        if not of_modes and count % self.EVERY:
+        series = self._logits.get(point.name)
+        if series is None:
+            return super().update(point)
+        series.append([point.value])
+        self._reads[point.name] += 1
+        if self._reads[point.name] % self.EVERY:
             return None
-        least = self.detector.swing if of_modes else 0.0
-        cycle = find_cycle(list(series), self.detector, least)
-        if cycle is None:
-            self._swinging.pop(point.name, None)
-        else:
-            self._swinging[point.name] = cycle
-        return self._tell(point, cycle, len(series))
+        cycle = find_cycle(series, self.detector, shortest=4)
+        return self._tell(point.name, point.discriminator_updates, cycle)
 
-    def _tell(self, point: Point, cycle: Cycle | None, length: int) -> Event | None:
+    def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
+        shares = [value for name, value in values.items() if name.startswith(names.SHARE)]
+        if at == 0 or len(shares) < 2:
+            return None
+        self._shares.append(shares)
+        cycle = find_cycle(self._shares, self.detector, shortest=3, least=self.detector.swing)
+        return self._tell(names.SHARE + "*", at, cycle)
+
+    def _tell(self, name: str, at: int, cycle: Cycle | None) -> Event | None:
+        self._swinging.pop(name, None)
         evidence = {}
         if cycle is not None:
+            self._swinging[name] = cycle
             evidence = {
-                "signal": point.name,
+                "signal": name,
                 "value": cycle.correlation,
                 "limit": self.detector.correlation,
                 "period_readings": cycle.period,
                 "swing": cycle.last,
                 "swing_before": cycle.first,
-                "rule": f"autocorrelation at the period, over {length} readings",
+                "rule": f"autocorrelation at the period, over {cycle.readings} readings",
             }
         severity = 0.0 if cycle is None else cycle.correlation
-        return self._episode.update(
-            point.discriminator_updates, bool(self._swinging), severity, evidence
-        )
+        return self._episode.update(at, bool(self._swinging), severity, evidence)
 
 
 class Cycle(NamedTuple):
@@ -238,45 +259,62 @@ class Cycle(NamedTuple):
     period: int
     correlation: float
     first: float
-    """Width (largest less smallest) over the first period."""
+    """Width (largest less smallest) over the first of the last three periods."""
     last: float
+    readings: int
 
 
-def find_cycle(series: Sequence[float], detector: Oscillation, least: float) -> Cycle | None:
+Vectors = Sequence[Sequence[float]]
+
+
+def find_cycle(
+    series: Vectors, detector: Oscillation, shortest: int, least: float = 0.0
+) -> Cycle | None:
     """Return the cycle of `series` that lasts over three periods of it, None where there is none.
 
     Args:
-        series: Readings at equal distances, oldest first.
+        series: Readings at equal distances, oldest first, each a vector.
         detector: The limits.
+        shortest: Readings of the shortest period.
         least: Width of a swing below which it is noise.
     """
     n = len(series)
-    if n < 12 or max(series) - min(series) < least:
+    if n < 3 * shortest:
         return None
-    mean = sum(series) / n
-    x = [value - mean for value in series]
-    noise = detector.standard_errors
+    x = list(zip(*map(_centred, zip(*series, strict=True)), strict=True))
     correlations = [_autocorrelation(x, lag) for lag in range(n // 3 + 1)]
+    noise = detector.standard_errors / math.sqrt(len(x[0]))
     peaks = [
         lag
-        for lag in range(4, len(correlations))
+        for lag in range(shortest, len(correlations))
         if correlations[lag] >= max(detector.correlation, noise / math.sqrt(n - lag))
-        and correlations[lag // 2] <= -detector.trough
+        and min(correlations[1:lag]) <= -detector.trough
     ]
     if not peaks:
         return None
     period = max(peaks, key=lambda lag: correlations[lag])
-    first, last = (max(part) - min(part) for part in (x[-3 * period :][:period], x[-period:]))
+    first, last = (_width(part) for part in (x[-3 * period :][:period], x[-period:]))
     if first < least or last < detector.amplitude * first:
         return None
-    return Cycle(period, correlations[period], first, last)
+    return Cycle(period, correlations[period], first, last, n)
 
 
-def _autocorrelation(x: Sequence[float], lag: int) -> float:
-    """Return the correlation of `x`, of mean 0, with itself `lag` readings later."""
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = sum(values) / len(values)
+    return [value - mean for value in values]
+
+
+def _width(vectors: Vectors) -> float:
+    """Return the largest less the smallest value of the component that swings most."""
+    return max(max(values) - min(values) for values in zip(*vectors, strict=True))
+
+
+def _autocorrelation(x: Vectors, lag: int) -> float:
+    """Return the correlation of vectors about their mean with those `lag` readings later."""
     early, late = x[: len(x) - lag], x[lag:]
-    power = sum(a * a for a in early) * sum(b * b for b in late)
-    if power <= 0:
-        return 0.0
-    product: float = sum(a * b for a, b in zip(early, late, strict=True)) / power**0.5
-    return product
+    power = _inner(early, early) * _inner(late, late)
+    return _inner(early, late) / math.sqrt(power) if power > 0 else 0.0
+
+
+def _inner(a: Vectors, b: Vectors) -> float:
+    return sum(x * y for u, v in zip(a, b, strict=True) for x, y in zip(u, v, strict=True))
