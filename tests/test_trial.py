@@ -218,7 +218,7 @@ def test_bring_your_own_trainer(tiny, study):
     record = run_trial(spec, study.trial("own"), trainer=Constant())
     assert record.result.status is TrialStatus.COMPLETED
     assert {"my_loss", spec.measure.primary} <= {p.name for p in record.points}
-    assert [e.kind for e in record.events] == ["mode_collapse", "no_learning"]
+    assert [e.kind for e in record.events] == ["no_learning", "mode_collapse"]
 
 
 def test_a_failing_trial_leaves_its_traceback(tiny, study):

@@ -38,8 +38,8 @@ class DiscriminatorOverpowering(Detector):
     """Gain over the best score so far, in standard errors of the difference, that counts."""
     floors: Annotated[float, Field(ge=1)] = 2.0
     """Score over that of real images up to which there is nothing left to gain."""
-    patience: Count = 3
-    """Probes running."""
+    patience: Count = 4
+    """Probes running: on labelled runs three were too few to tell a lead from a stall."""
 
     reads = (names.PROBE,)
 

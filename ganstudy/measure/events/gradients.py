@@ -136,8 +136,8 @@ class VanishingGradient(Detector):
     auc: Share = 0.95
     """AUC on the training batch above which the discriminator separates: where it does not, a
     small gradient is that of a game near its end."""
-    patience: Count = 3
-    """Reads running."""
+    patience: Count = 2
+    """Reads running: a discriminator that is ahead for one read is caught up with."""
     history: Count = 20
     """Reads of the running median."""
 
@@ -165,7 +165,7 @@ class VanishingGradientWatcher:
         slope, auc = self._latest[names.SLOPE], self._latest.get(names.TRAIN_AUC, 0.0)
         passed = slope * point.value
         self._passed.append(passed)
-        if len(self._passed) >= self.detector.patience:
+        if len(self._passed) >= 3:
             self._usual = max(self._usual, median(self._passed))
         nothing = passed < self.detector.share * self._usual or slope < self.detector.slope
         evidence = {

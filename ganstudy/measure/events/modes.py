@@ -36,9 +36,9 @@ class ModeCollapse(Detector):
     gain over its best so far: a slow learner is no collapsed one.
     """
 
-    effective_modes: Share = 0.25
+    effective_modes: Share = 0.3
     """Effective number of modes (exp of the shares' entropy), generated over real, up to which
-    most of the data is lost."""
+    most of the data is lost: two of eight modes, with room for the noise of the shares."""
     diversity: Share = 0.25
     """Mean pairwise feature distance, generated over real, up to which samples that were once
     further apart are too alike."""
@@ -101,15 +101,15 @@ class ModeDropping(Detector):
 
     share: Share = 0.1
     """Share of the samples over the mode's share of the data, below which the mode is lost."""
-    effective_modes: Share = 0.25
+    effective_modes: Share = 0.3
     """Effective modes up to which it is a collapse, which has a name of its own."""
     standard_errors: Factor = 2.0
     """Gain over the best score so far that is learning: what is not learnt yet is not dropped."""
     learned: Share = 0.5
     """Best score so far over the untrained generator's from which on a loss counts: who has not
     learned has nothing to lose."""
-    patience: Count = 3
-    """Probes running."""
+    patience: Count = 4
+    """Probes running: a generator that learns loses and finds a mode within three."""
     had: Share = 0.5
     """Share from which on a mode has been learnt."""
     warmup: Annotated[int, Field(ge=0)] = 10

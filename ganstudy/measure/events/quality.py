@@ -79,12 +79,15 @@ class QualityDropWatcher(ProbeWatcher):
 @DETECTORS.register("no_learning")
 @component
 class NoLearning(Detector):
-    """Deep into the budget the score is hardly better than the untrained generator's."""
+    """Well into the budget the score is hardly better than the untrained generator's."""
 
-    probes: Count = 10
-    """Probes after which it is judged: half of the budget."""
+    probes: Count = 6
+    """Probes after which it is judged: 30 % of the budget. On labelled runs to wait for half of it
+    mended one false alarm, and every run that learned nothing cost two thirds more."""
     gain: Share = 0.1
     """Share of the untrained generator's score by which the best must be lower."""
+    worse: Factor = 1.1
+    """Score over the untrained generator's above which it is a divergence, not no learning."""
 
     reads = (names.PROBE,)
 
@@ -109,7 +112,11 @@ class NoLearningWatcher(ProbeWatcher):
             return None
         self._seen, self._best = self._seen + 1, min(self._best, score)
         limit = (1 - self.detector.gain) * self._untrained
-        holds = self._seen >= self.detector.probes and self._best > limit
+        holds = (
+            self._seen >= self.detector.probes
+            and self._best > limit
+            and score <= self.detector.worse * self._untrained
+        )
         evidence = {
             "signal": names.SCORE,
             "value": self._best,
@@ -135,6 +142,9 @@ class Checkerboard(Detector):
     learned: Share = 0.5
     """Best score so far over the untrained generator's from which on it is judged: images of one
     that has hardly begun are all pattern."""
+    varied: Share = 0.4
+    """Effective modes and diversity, generated over real, from which on it is judged: the
+    spectrum of few different images has peaks of its own."""
 
     reads = (names.PROBE,)
 
@@ -163,7 +173,8 @@ class CheckerboardWatcher(ProbeWatcher):
             "limit": limit,
             "rule": "decibels over neighbouring frequencies and over real images",
         }
-        holds = learned and level > limit
+        varied = min(values.get(n, 1.0) for n in (names.EFFECTIVE_MODES, names.DIVERSITY))
+        holds = learned and level > limit and varied >= self.detector.varied
         return self._episode.update(at, holds, level / 30, evidence)
 
 
@@ -217,6 +228,8 @@ class Recovery(Detector):
     learned: Share = 0.5
     """Best score before the onset over the untrained generator's, above which there was nothing
     to come back to."""
+    lost: Factor = 1.5
+    """Worst score since the detection over the best before it, below which nothing was lost."""
 
     reads = (names.PROBE, *names.SCORES)
     hears = True
@@ -239,7 +252,7 @@ class RecoveryWatcher(ProbeWatcher):
         self._bests: deque[tuple[int, float]] = deque([(0, math.inf)], maxlen=self.PROBES)
         self._lasting: set[str] = set()
         self._first: Event | None = None
-        self._before = math.inf
+        self._before = self._worst = math.inf
         self._ended = 0
 
     def hear(self, event: Event) -> None:
@@ -252,7 +265,7 @@ class RecoveryWatcher(ProbeWatcher):
             return
         self._lasting.add(event.kind)
         if self._first is None:
-            self._first = event
+            self._first, self._worst = event, 0.0
             earlier = [best for at, best in self._bests if at < event.onset]
             self._before = (earlier or [math.inf])[-1]
 
@@ -263,15 +276,17 @@ class RecoveryWatcher(ProbeWatcher):
             return None
         self._bests.append((at, min(score, self._bests[-1][1])))
         first, before = self._first, self._before
+        self._worst = max(self._worst, score)
         if first is None or self._lasting:
             return None
         had = before <= self.detector.learned * self._untrained and math.isfinite(before)
         if not had:
             self._first = None
-            return None
-        if score > self.detector.times * before:
+        if not had or score > self.detector.times * before:
             return None
         self._first = None
+        if self._worst < self.detector.lost * before:
+            return None
         evidence = {
             "signal": names.SCORE,
             "value": score,
