@@ -89,6 +89,9 @@ class GeneratorOverpowering(Detector):
     floors: Annotated[float, Field(ge=1)] = 2.0
     """Score over that of real images from which on samples are far from real ones: at the floor
     to guess is all that a discriminator can do."""
+    untrained: Share = 0.1
+    """Share of the untrained generator's score above which it must be too: where data is simple
+    the floor is far below what anyone would call far."""
     patience: Count = 3
     """Probes running."""
 
@@ -106,13 +109,16 @@ class GeneratorOverpoweringWatcher(ProbeWatcher):
     def __init__(self, detector: GeneratorOverpowering) -> None:
         """Start with nothing seen."""
         super().__init__()
-        self.detector, self._floor = detector, float("inf")
+        self.detector, self._floor, self._untrained = detector, float("inf"), 0.0
         self._episode = Episode("generator_overpowering", detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         self._floor = values.get(names.FLOOR, self._floor)
         auc, score = values[names.AUC], values[names.SCORE]
-        limit = self.detector.floors * self._floor
+        if at == 0:
+            self._untrained = score
+        far = self.detector.untrained * self._untrained
+        limit = max(self.detector.floors * self._floor, far)
         evidence = {
             "signal": names.AUC,
             "value": auc,

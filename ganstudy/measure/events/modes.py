@@ -46,7 +46,7 @@ class ModeCollapse(Detector):
     """Gain over the best score so far, in standard errors of the difference, that is learning."""
     patience: Count = 3
     """Probes running: 15 % of the budget."""
-    warmup: Annotated[int, Field(ge=0)] = 4
+    warmup: Annotated[int, Field(ge=0)] = 6
     """Probes before few modes count that were never more: a generator may learn late."""
 
     reads = (names.PROBE,)

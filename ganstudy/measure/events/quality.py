@@ -15,7 +15,6 @@ from ganstudy.measure.events.base import (
     Count,
     Detector,
     Episode,
-    Learning,
     ProbeWatcher,
     Share,
     Watcher,
@@ -139,9 +138,8 @@ class Checkerboard(Detector):
     """By which it must be exceeded."""
     patience: Count = 3
     """Probes running."""
-    learned: Share = 0.5
-    """Best score so far over the untrained generator's from which on it is judged: images of one
-    that has hardly begun are all pattern."""
+    warmup: Annotated[int, Field(ge=0)] = 3
+    """Probes that are not judged: images of a generator that has hardly begun are all pattern."""
     varied: Share = 0.4
     """Effective modes and diversity, generated over real, from which on it is judged: the
     spectrum of few different images has peaks of its own."""
@@ -160,11 +158,11 @@ class CheckerboardWatcher(ProbeWatcher):
     def __init__(self, detector: Checkerboard) -> None:
         """Start with nothing seen."""
         super().__init__()
-        self.detector, self._learning = detector, Learning(detector.learned)
+        self.detector, self._seen = detector, 0
         self._episode = Episode("checkerboard", detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        learned = self._learning.update(at, values)
+        self._seen += at > 0
         level, error = values[names.CHECKERBOARD], values.get(names.CHECKERBOARD_SE, 0.0)
         limit = self.detector.decibels + self.detector.standard_errors * error
         evidence = {
@@ -174,7 +172,8 @@ class CheckerboardWatcher(ProbeWatcher):
             "rule": "decibels over neighbouring frequencies and over real images",
         }
         varied = min(values.get(n, 1.0) for n in (names.EFFECTIVE_MODES, names.DIVERSITY))
-        holds = learned and level > limit and varied >= self.detector.varied
+        judged = self._seen > self.detector.warmup and varied >= self.detector.varied
+        holds = judged and level > limit
         return self._episode.update(at, holds, level / 30, evidence)
 
 

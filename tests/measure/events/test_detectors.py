@@ -157,8 +157,8 @@ def test_collapse_from_onset_to_end():
 def test_two_low_probes_are_no_collapse_and_neither_is_a_slow_learner():
     assert collapse([0.1, 0.5, 0.8, 0.1, 0.1, 0.8, 0.1, 0.1, 0.8]) == []
     assert collapse([0.1] * 8, [900.0 - 100 * i for i in range(8)]) == []
-    # Few modes that were never more count once a quarter of the budget is gone.
-    assert spans(collapse([0.1] * 10)) == [(500, 700, None)]
+    # Few modes that were never more count once 30 % of the budget are gone.
+    assert spans(collapse([0.1] * 10)) == [(700, 900, None)]
 
 
 def test_samples_that_are_alike_are_collapsed_however_they_spread_over_modes():
@@ -277,6 +277,9 @@ def test_generator_overpowering_needs_guesses_far_from_the_floor():
     assert spans(weak(0.5, 900.0)) == [(100, 300, None)]
     assert weak(0.7, 900.0) == []
     assert weak(0.5, 30.0) == []
+    # Far above the floor of simple data, and yet a twentieth of what it was.
+    series = probes([900.0, *[45.0] * 6], auc=[0.5] * 7, floor=[1.0])
+    assert events("generator_overpowering", series) == []
 
 
 # --- quality
@@ -322,11 +325,11 @@ def test_checkerboard_must_stand_out_beyond_its_error():
         )
         return events("checkerboard", series)
 
-    assert spans(pattern(9.0, 0.5)) == [(100, 300, None)]
+    assert spans(pattern(9.0, 0.5)) == [(400, 600, None)]
     assert pattern(9.0, 1.5) == []
     assert pattern(5.0, 0.1) == []
     # Few different images have a spectrum of peaks.
-    alike = probes([90.0, *[9.0] * 9], checkerboard=[30.0] * 10, diversity=[0.2] * 10)
+    alike = probes([9.0] * 10, checkerboard=[30.0] * 10, diversity=[0.2] * 10)
     assert events("checkerboard", alike) == []
 
 
