@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from analysis.tables import Study
 from ganstudy.records import TrialStatus
 
-RECOMMENDED = (
-    "divergence",
-    "mode_collapse",
-    "vanishing_gradient",
-    "quality_drop",
-    "no_learning",
-)
-"""Kinds of event that a trial does not come back from, as a rule."""
+RECOMMENDED = ("divergence", "mode_collapse", "no_learning")
+"""Kinds of event from which no trial of the sweep in docs/stopping.md came back to matter."""
 RECOMMENDED_RULE = "recommended events"
 """Name of the rule that stops at the first of them."""
+EAGER = (*RECOMMENDED, "vanishing_gradient", "quality_drop")
+EAGER_RULE = "eager events"
+"""Name of the rule that stops at the first of more kinds: it saves more, and may cost a little."""
 GOOD_NEWS = frozenset({"recovery"})
 """Kinds of event that are no failure."""
 PROBE_SCORE = "probe/frechet_distance"
@@ -345,6 +342,7 @@ def stopping_rules(runs: Sequence[Run]) -> dict[str, Rule]:
     rules: dict[str, Rule] = {}
     if kinds:
         rules[RECOMMENDED_RULE] = FirstEvent(RECOMMENDED)
+        rules[EAGER_RULE] = FirstEvent(EAGER)
     rules |= {kind: FirstEvent((kind,)) for kind in kinds}
     if max((len(run.reports) for run in runs), default=0) > 1:
         rules |= {"ASHA": Scheduler(asha), "median stopping": Scheduler(median_stopping)}

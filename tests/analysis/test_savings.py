@@ -190,7 +190,7 @@ def test_savings_worked_out_by_hand():
     assert found.share_of_savable.value == pytest.approx(saved / data.savable)
     assert not found.share.has_interval
     assert found.worse == found.discarded == []
-    assert rule(of, "recommended events")._replace(rule="quality_drop") == found
+    assert rule(of, "eager events")._replace(rule="quality_drop") == found
 
 
 def test_stopping_before_the_loss_saves_no_more_than_the_savable():
@@ -263,7 +263,7 @@ def test_an_adaptive_search_is_told_of():
 
 def test_a_recovery_is_no_failure():
     runs = recorded_runs(study(trial("a", LEARNS, {"recovery": 100, "oscillation": 300})))
-    assert list(stopping_rules(runs)) == ["recommended events", "oscillation", "ASHA",
+    assert list(stopping_rules(runs)) == ["recommended events", "eager events", "oscillation", "ASHA",
                                           "median stopping"]  # fmt: skip
 
 
