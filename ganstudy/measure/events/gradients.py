@@ -140,8 +140,11 @@ class VanishingGradient(Detector):
     """Reads running: a discriminator that is ahead for one read is caught up with."""
     history: Count = 20
     """Reads of the running median."""
+    untrained: Share = 0.1
+    """Share of the untrained generator's score up to which the game is near its end, where little
+    passes because little is left to learn. Where there are no probes all of the game counts."""
 
-    reads = (names.SLOPE, names.INPUT_GRADIENT, names.TRAIN_AUC)
+    reads = (names.SLOPE, names.INPUT_GRADIENT, names.TRAIN_AUC, names.SCORE)
 
     def start(self) -> Watcher:
         return VanishingGradientWatcher(self)
@@ -157,9 +160,12 @@ class VanishingGradientWatcher:
         self._passed: deque[float] = deque(maxlen=detector.history)
         self._usual = 0.0
         self._latest: dict[str, float] = {}
+        self._untrained = 0.0
 
     def update(self, point: Point) -> Event | None:
         self._latest[point.name] = point.value
+        if point.name == names.SCORE and point.discriminator_updates == 0:
+            self._untrained = point.value
         if point.name != names.INPUT_GRADIENT or names.SLOPE not in self._latest:
             return None
         slope, auc = self._latest[names.SLOPE], self._latest.get(names.TRAIN_AUC, 0.0)
@@ -178,7 +184,9 @@ class VanishingGradientWatcher:
             "rule": f"below {self.detector.share:g} of usual, or the slope below "
             f"{self.detector.slope:g}, at an AUC above {self.detector.auc:g}",
         }
-        holds = nothing and auc > self.detector.auc
+        score = self._latest.get(names.SCORE, math.inf)
+        learns = score > self.detector.untrained * self._untrained
+        holds = nothing and learns and auc > self.detector.auc
         return self._episode.update(point.discriminator_updates, holds, 1 - slope, evidence)
 
 

@@ -117,6 +117,15 @@ def test_vanishing_needs_nothing_to_pass_and_separation():
     (event,) = passing([*usual, *gone], [1.0] * 14)
     assert (event.onset, event.detected, event.ended) == (800, 900, None)
     assert passing([*usual, *gone], [1.0] * 14, auc=0.8) == []
+    # Near the end of a good game little passes, since little is left to learn.
+    quiet = {
+        **probes([100.0, *[5.0] * 13]),
+        "discriminator_auc": [1.0] * 14,
+        "generator_logit_slope": [1.0] * 14,
+        "discriminator_input_grad_norm": [*usual, *[1e-6] * 6],
+    }
+    assert events("vanishing_gradient", quiet) == []
+    assert len(events("vanishing_gradient", quiet | probes([100.0, *[50.0] * 13]))) == 1
     # A flat discriminator is as bad as a flat loss.
     assert spans(passing([1.0] * 14, [*usual, *[4e-4] * 6])) == [(800, 900, None)]
     # Gone before the first read.
