@@ -171,7 +171,7 @@ class EventLog:
                 event = watcher.update(point)
                 if event is None:
                     continue
-                if event.ended is None:
+                if (event.kind, event.onset) not in self._events:  # a recovery comes with its end
                     begun.append(event)
                 self._events[event.kind, event.onset] = event
                 self._tell(event)
