@@ -51,6 +51,7 @@ FLAGS = (
 )  # fmt: skip
 BROWSER = ["chromium", *(f"--{flag}" for flag in FLAGS)]
 LINES, SHADE = (COLORS[0], COLORS[3], COLORS[6], COLORS[5]), "rgba(230, 159, 0, 0.12)"
+GREY = "#dddddd"
 
 DIGITS = {
     "dataset": "mnist5k",
@@ -202,7 +203,7 @@ PICTURES = {
         trainer=FewImages,
     ),
     "recovery": Picture(
-        [SCORE],
+        [SCORE._replace(log=True)],
         DIGITS,
         {"loss": "non_saturating", "optimizer": {"lr": 2e-3, "beta1": 0.5},
          "discriminator_updates": 1000},
@@ -348,6 +349,8 @@ def draw_moments(figure: go.Figure, number: int, happened: Happened) -> None:
     over = budget if event.ended is None else event.ended
     figure.add_vrect(event.onset, over, fillcolor=SHADE, line_width=0, layer="below",
                      row=number, col=1)  # fmt: skip
+    if event.kind == "recovery":
+        draw_failure(figure, number, event)
     moments = (("onset", event.onset, COLORS[4], "solid"),
                ("detected", event.detected, COLORS[1], "dash"),
                ("ended", event.ended, COLORS[2], "solid"))  # fmt: skip
@@ -360,6 +363,16 @@ def draw_moments(figure: go.Figure, number: int, happened: Happened) -> None:
             figure.add_scatter(x=[None], y=[None], mode="lines", name=f"{name}: {update}",
                                line=line, row=1, col=1)  # fmt: skip
     figure.update_xaxes(range=[0, budget], row=number, col=1)
+
+
+def draw_failure(figure: go.Figure, number: int, recovery: Event) -> None:
+    """Shade in grey what a recovery is of."""
+    begun, ended = recovery.evidence["onset"], recovery.onset
+    figure.add_vrect(begun, ended, fillcolor=GREY, line_width=0, layer="below",
+                     row=number, col=1)  # fmt: skip
+    mark = {"color": GREY, "symbol": "square", "size": 12}
+    figure.add_scatter(x=[None], y=[None], mode="markers", name=recovery.evidence["of"],
+                       marker=mark, row=1, col=1)  # fmt: skip
 
 
 def draw_samples(figure: go.Figure, column: int, picture: Samples, dataset: Dataset) -> None:
