@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from ganstudy.records import Point
 from tests.labelled.faults import Fault, Pattern, Rotate
 from tests.labelled.outside import Look
 from tests.labelled.runs import Check, Run
@@ -44,8 +45,10 @@ HALF = 0.5
 TELLS = 0.9
 """Held-out AUC of a fresh discriminator from which on it tells what the run's own should."""
 FEW_COPIES = 0.01
+STEPS = 0.003
+"""Median step of a generator, over its weights, that is above standing still."""
 STILL = 0.05
-"""How far samples move from look to look, over how far they did, below which they stand still."""
+"""Step over the median one before, below which a generator stands still."""
 JUDGED = ("divergence", "mode_collapse", "mode_dropping", "quality_drop", "no_learning")
 """Kinds that looks decide."""
 
@@ -167,7 +170,7 @@ def recovered(looks: Sequence[Look], at: int, until: int) -> bool | None:
 def established(
     run: Run,
     looks: Sequence[Look],
-    moves: Sequence[float],
+    points: Sequence[Point],
     copies: float,
     checked: Mapping[Check, Any],
 ) -> dict[str, Fate]:
@@ -176,7 +179,7 @@ def established(
     Args:
         run: What was played and planted.
         looks: From outside, the untrained generator's first.
-        moves: How far the same samples moved from each look to the next.
+        points: What was recorded; of them only how far the generator stepped is looked at.
         copies: Share of the last samples that are training images.
         checked: What interventions found, by their names.
     """
@@ -192,7 +195,8 @@ def established(
     known |= dict.fromkeys(run.family.story.false, False)
     planted = _planted(run, looks, known, checked)
     if "vanishing_gradient" in planted:
-        planted["vanishing_gradient"] = True if stands_still(looks, moves, run.fault) else None
+        assert run.fault is not None
+        planted["vanishing_gradient"] = True if stands_still(points, run.fault) else None
     onset = None if run.fault is None else run.fault.at
     found = {kind: Fate(value) for kind, value in (known | planted).items()}
     return found | {k: Fate(v, onset) for k, v in planted.items() if v}
@@ -246,13 +250,15 @@ def _planted(
     return planted | {"recovery": back}
 
 
-def stands_still(looks: Sequence[Look], moves: Sequence[float], fault: Fault | None) -> bool:
-    """Return whether the generator hardly moves any more once the fault is there.
+def stands_still(points: Sequence[Point], fault: Fault) -> bool:
+    """Return whether the generator stepped on until the fault was there, and hardly does since.
 
-    By gradient descent, which does not divide sizes out as Adam does.
+    Its step over its weights, which no detector reads, by gradient descent: Adam divides the sizes
+    of gradients out. Where it hardly stepped before, the discriminator had won already and nobody
+    knows when.
     """
-    if fault is None:
-        return False
-    before = [m for look, m in zip(looks[1:], moves, strict=True) if look.update <= fault.at]
-    after = [m for look, m in zip(looks[1:], moves, strict=True) if look.update > fault.at]
-    return _runs([move < STILL * median(before) for move in after]) >= RUNNING
+    steps = [p for p in points if p.name == "update_ratio"]
+    before = [p.value for p in steps if p.discriminator_updates <= fault.at]
+    after = [p.value for p in steps if p.discriminator_updates > fault.at]
+    usual = median(before)
+    return usual > STEPS and _runs([value < STILL * usual for value in after]) >= RUNNING

@@ -38,7 +38,6 @@ class WatchedTrainer(FaultyTrainer):
 
     Attributes:
         looks: The untrained generator's first.
-        moves: How far the same samples moved from each look to the next.
         halfway: The state at half of the budget, for a fork.
     """
 
@@ -47,8 +46,6 @@ class WatchedTrainer(FaultyTrainer):
         super().__init__(run.spec().train, run.fault, watch.modes_of, watch.modes_count)
         self.watch, self.every, self.halfway = watch, every, {}
         self.looks: list[Look] = [watch.look(self)]
-        self.moves: list[float] = []
-        self._before = self.same(64)
 
     def advance(self, updates: int) -> dict[str, float]:
         before, budget = self.discriminator_updates, self.config.discriminator_updates
@@ -56,9 +53,6 @@ class WatchedTrainer(FaultyTrainer):
         now = self.discriminator_updates
         if now // self.every > before // self.every:
             self.looks.append(self.watch.look(self))
-            images = self.same(64)
-            self.moves.append(float((images - self._before).abs().mean()))
-            self._before = images
         if before < budget / 2 <= now:
             self.halfway = copy.deepcopy(self.state_dict())
         return signals
@@ -94,7 +88,7 @@ def told(run: Run, record: TrialRecord, trainer: WatchedTrainer) -> dict[str, An
         "longer": lambda: learns_later(trainer.config, watch),
     }
     checked = {name: checks[name]() for name in run.family.story.checks}
-    fates = established(run, trainer.looks, trainer.moves, copies, checked)
+    fates = established(run, trainer.looks, record.points, copies, checked)
     final = watch.look(trainer, final=True)
     return {
         "run": run.name,

@@ -195,7 +195,6 @@ def sgd_generator(lr: float) -> dict[str, Any]:
     return {
         "generator_optimizer": {"name": "sgd", "lr": lr},
         "discriminator_optimizer": adam(),
-        "stabilizers": {},
     }
 
 
@@ -315,13 +314,13 @@ CHOOSE_GAMES = {
         unsteady(game(DIGITS, "minimax", architecture=mlp(16), **sgd_generator(lr)))
         for lr in (0.3, 0.2)
     ),
-    "saturating": (unsteady(game(DIGITS, "minimax", architecture=mlp(16), stabilizers={})),),
+    "saturating": (unsteady(game(DIGITS, "minimax", architecture=mlp(16))),),
     "explosive": tuple(
         unsteady(game(RINGS[0], loss, optimizer={"name": "sgd", "lr": lr}, regularizers=r1(10.0)))
         for loss, lr in (("non_saturating", 3.0), ("hinge", 1.0))
     ),
     "wild": tuple(
-        unsteady(game(dataset, loss, optimizer=adam(lr, beta1), stabilizers={}))
+        unsteady(game(dataset, loss, optimizer=adam(lr, beta1)))
         for dataset, loss, lr, beta1 in (
             (RINGS[0], "non_saturating", 1e-3, 0.5),
             (RINGS[1], "hinge", 5e-3, 0.0),
@@ -459,9 +458,7 @@ PUBLISH_GAMES = {
         for lr in (0.5, 1.0)
     ),
     "saturating": (
-        unsteady(
-            game(MNIST, "minimax", architecture=MNIST_MLP, regularizers=r1(1.0), stabilizers={})
-        ),
+        unsteady(game(MNIST, "minimax", architecture=MNIST_MLP, regularizers=r1(1.0))),
     ),
     "spirals": tuple(
         dirac(lr, regularizers={"r1": {"weight": weight}}, discriminator_updates=600)
@@ -481,7 +478,7 @@ PUBLISH_GAMES = {
         ),
     ),
     "wild": tuple(
-        unsteady(game(dataset, loss, optimizer=adam(lr, beta1), stabilizers={}, **more))
+        unsteady(game(dataset, loss, optimizer=adam(lr, beta1), **more))
         for dataset, loss, lr, beta1, more in (
             (GRIDS[1], "relativistic_pairing", 1e-3, 0.5, {}),
             (GRIDS[0], "least_squares", 4e-3, 0.0, {}),
@@ -571,7 +568,7 @@ PUBLISH = {
     ),
     "starved": (34, _each(plant.LearningRate, LATER, *_sizes(5e-4, 2e-3, **ONLY_DISCRIMINATOR))),
     "vanished": (
-        70,
+        78,
         _each(plant.OverTrain, (100, 125, 150), *_sizes(1, burst=300, rate=2.0)),
     ),
     "overpowered": (
