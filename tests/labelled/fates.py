@@ -45,8 +45,6 @@ HALF = 0.5
 TELLS = 0.9
 """Held-out AUC of a fresh discriminator from which on it tells what the run's own should."""
 FEW_COPIES = 0.01
-STEPS = 0.003
-"""Median step of a generator, over its weights, that is above standing still."""
 STILL = 0.05
 """Step over the median one before, below which a generator stands still."""
 JUDGED = ("divergence", "mode_collapse", "mode_dropping", "quality_drop", "no_learning")
@@ -251,14 +249,14 @@ def _planted(
 
 
 def stands_still(points: Sequence[Point], fault: Fault) -> bool:
-    """Return whether the generator stepped on until the fault was there, and hardly does since.
+    """Return whether the generator steps far less since the fault than before it.
 
     Its step over its weights, which no detector reads, by gradient descent: Adam divides the sizes
-    of gradients out. Where it hardly stepped before, the discriminator had won already and nobody
-    knows when.
+    of gradients out. Where it hardly stepped before either, the discriminator had won by itself:
+    an event of that time counts as an early alarm.
     """
     steps = [p for p in points if p.name == "update_ratio"]
     before = [p.value for p in steps if p.discriminator_updates <= fault.at]
     after = [p.value for p in steps if p.discriminator_updates > fault.at]
     usual = median(before)
-    return usual > STEPS and _runs([value < STILL * usual for value in after]) >= RUNNING
+    return _runs([value < STILL * usual for value in after]) >= RUNNING
