@@ -44,7 +44,9 @@ from ganstudy.records import (
     trials_schema,
 )
 
-RECORD, FAILURE, TRACEBACK = "record.json", "failed.json", "traceback.txt"
+RECORD, TRACEBACK = "record.json", "traceback.txt"
+FAILURE, STOP = "failed.json", "stopped.json"
+"""In a trial's folder: what the driver says of its end."""
 FINISHED_BY = "finished_by"
 """In a trial's folder: the name of the attempt that finished first."""
 UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
@@ -199,6 +201,10 @@ class TrialFolder:
         write_text(self.folder / FAILURE, json.dumps({"reason": reason, "details": details}))
         return reason
 
+    def stop(self, rule: str) -> None:
+        """Note, as the driver, that a scheduler stopped the trial at its last evaluation."""
+        write_text(self.folder / STOP, json.dumps({"reason": rule}))
+
     def error(self) -> str:
         """Return the traceback of the newest attempt, empty if its process noted none."""
         attempts = self.attempts()
@@ -208,10 +214,10 @@ class TrialFolder:
         """Forget that the trial failed, so that it is tried again."""
         (self.folder / FAILURE).unlink(missing_ok=True)
 
-    def failure(self) -> str | None:
-        """Return why the trial failed for good, or None."""
+    def _told(self, name: str) -> str | None:
+        """Return the reason that the driver gave for the trial's end, or None."""
         try:
-            return str(json.loads((self.folder / FAILURE).read_text("utf-8"))["reason"])
+            return str(json.loads((self.folder / name).read_text("utf-8"))["reason"])
         except FileNotFoundError:
             return None
 
@@ -222,9 +228,12 @@ class TrialFolder:
             result: What its latest attempt recorded.
             running: Whether a trial that has begun is running (else it was interrupted).
         """
-        failure = self.failure()
-        if failure is not None and not result.status.finished:
+        if result.status.finished:
+            return result.status, result.reason
+        if (failure := self._told(FAILURE)) is not None:
             return TrialStatus.FAILED, failure
+        if (rule := self._told(STOP)) is not None:
+            return TrialStatus.STOPPED, rule
         if result.status is TrialStatus.RUNNING and not running:
             return TrialStatus.INTERRUPTED, result.reason
         return result.status, result.reason
@@ -232,8 +241,8 @@ class TrialFolder:
     def finished(self) -> bool:
         """Whether a resume leaves this trial alone."""
         latest = self.latest()
-        done = latest is not None and latest[1].result.status.finished
-        return done or self.failure() is not None
+        result = latest[1].result if latest is not None else TrialResult(TrialStatus.PENDING)
+        return self.standing(result, running=True)[0].finished
 
 
 class Collected(NamedTuple):
