@@ -6,7 +6,6 @@ import base64
 import itertools
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from analysis.statistics import Estimate
 from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
 from ganstudy.records import TrialStatus
+from ganstudy.storage import is_remote, write_text
 
 NONE = "–"
 
@@ -143,14 +143,9 @@ def write_report(folder: Path, target: Path) -> None:
         OSError: If `target` cannot be written.
     """
     page = render(Study.load(folder))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=target.parent, prefix=".report-", encoding="utf-8", delete=False
-    ) as aside:
-        aside.write(page)
-    path = Path(aside.name)
-    path.chmod(0o644)
-    path.replace(target)
+    if not is_remote(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page)
 
 
 def render(study: Study) -> str:

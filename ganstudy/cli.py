@@ -36,7 +36,29 @@ out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", metavar="STUDY")]
-StudyDir = Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")]
+
+
+def at_place(text: str) -> Path:
+    """Return the folder or URI that was named, or refuse what cannot be reached."""
+    from ganstudy.storage import location, reach
+
+    try:
+        path = location(text)
+        reach(path)
+    except (ValueError, OSError) as error:
+        refuse(str(error))
+    return path
+
+
+StudyDir = Annotated[
+    Path, typer.Argument(help="The study's folder, or its URI.", metavar="DIR", parser=at_place)
+]
+Runs = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of all studies' results, or a URI: s3://bucket/runs.", parser=at_place
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set design.configs=8"),
@@ -138,7 +160,7 @@ def shown(value: object) -> str:
 @app.command()
 def run(
     study: StudyFile,
-    runs: Annotated[Path, typer.Option(help="Folder of all studies' results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the folder; the study's own.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; a local one.")] = None,
     overrides: Overrides = None,
@@ -153,6 +175,7 @@ def run(
 ) -> None:
     """Run a study from its YAML to its report."""
     from ganstudy.study.spec import NAME
+    from ganstudy.sweep.driver import Run
 
     spec = read(study, overrides)
     if name is not None and not NAME.fullmatch(name):
@@ -160,8 +183,9 @@ def run(
     _check_resources(spec, address)
     _print_notes(spec)
     directory = runs / (name or spec.study)
+    uri = _tracking(runs, tracking_uri)
     folder = _extended(directory, spec) if extend else _created(directory)
-    driver = _driver(spec, folder, tracking_uri, address, in_process)
+    driver = Run(spec, folder, uri, address, in_process)
     _drive(driver, max_trials, driver.begin)
 
 
@@ -238,18 +262,14 @@ def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
     return folder
 
 
-def _driver(
-    spec: StudySpec,
-    folder: StudyFolder,
-    tracking_uri: str | None,
-    address: str | None,
-    in_process: bool,
-) -> Run:
-    from ganstudy.sweep.driver import Run
+def _tracking(runs: Path, uri: str | None) -> str:
+    """Return where runs are tracked: the file beside the studies unless given."""
+    from ganstudy.storage import is_remote
     from ganstudy.tracking import default_uri
 
-    uri = tracking_uri or default_uri(folder.folder.parent)
-    return Run(spec, folder, uri, address, in_process)
+    if uri is None and is_remote(runs):
+        refuse(f"--tracking-uri is needed: MLflow's own file cannot lie in {runs}")
+    return uri or default_uri(runs)
 
 
 def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> None:
@@ -314,7 +334,7 @@ def resume(
 ) -> None:
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
     from ganstudy.provenance import changed
-    from ganstudy.sweep.driver import lost, pending
+    from ganstudy.sweep.driver import Run, lost, pending
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
@@ -339,7 +359,8 @@ def resume(
     if tracking_uri is None:
         stored = folder.read_json("tracking.json")["uri"]
         tracking_uri = None if "***@" in stored else stored
-    driver = _driver(spec, folder, tracking_uri, address, in_process)
+    uri = _tracking(directory.parent, tracking_uri)
+    driver = Run(spec, folder, uri, address, in_process)
 
     def first() -> None:
         if retry_failed:
@@ -400,7 +421,8 @@ def report(
 @app.command()
 def events(
     directory: Annotated[
-        Path | None, typer.Argument(help="The study's folder.", metavar="DIR")
+        Path | None,
+        typer.Argument(help="The study's folder, or its URI.", metavar="DIR", parser=at_place),
     ] = None,
     traces: Annotated[
         Path | None,
@@ -520,7 +542,7 @@ def why(
 ) -> None:
     """Tell a trial's story: its events with evidence, its samples, the nearest healthy trial."""
     from ganstudy.registry import StudyError
-    from ganstudy.store import write_text
+    from ganstudy.storage import write_text
     from ganstudy.telling import page, tell
     from ganstudy.why import story
 

@@ -19,6 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ganstudy.storage import location
+
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
     "points.parquet",
@@ -308,7 +310,7 @@ def load_results(folder: str | Path) -> Results:
     """Read a study's folder into pandas frames.
 
     Args:
-        folder: The study's folder (`runs/<name>`).
+        folder: The study's folder (`runs/<name>`), or its URI.
 
     Returns:
         `Results`; a table that is not there yet is an empty frame.
@@ -316,7 +318,7 @@ def load_results(folder: str | Path) -> Results:
     Raises:
         FileNotFoundError: If the folder holds no `trials.parquet`.
     """
-    folder = Path(folder)
+    folder = location(folder)
     if not (folder / TRIALS).exists():
         raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
     empty = {
@@ -326,9 +328,14 @@ def load_results(folder: str | Path) -> Results:
         CURVES: CURVES_SCHEMA,
         SANITY: SANITY_SCHEMA,
     }
-    frames = [pq.read_table(folder / TRIALS).to_pandas()]
+    frames = [_read(folder / TRIALS).to_pandas()]
     for name, schema in empty.items():
         path = folder / name
-        found = pq.read_table(path) if path.exists() else schema.empty_table()
+        found = _read(path) if path.exists() else schema.empty_table()
         frames.append(found.to_pandas())
     return Results(*frames)
+
+
+def _read(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file)

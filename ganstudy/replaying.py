@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from ganstudy.measure.events import EventLog, EventsConfig
 from ganstudy.records import EVENTS, EVENTS_SCHEMA, POINTS, POINTS_SCHEMA, Point, event_row, table
 from ganstudy.registry import StudyError
-from ganstudy.store import StudyFolder, write_atomically
+from ganstudy.storage import write_atomically
+from ganstudy.store import StudyFolder
 from ganstudy.study.reading import read_yaml, set_keys
 
 REPLAYED = "events-replayed.parquet"
@@ -119,7 +120,7 @@ def replayed(points: Path, config: EventsConfig) -> Replay:
 
 def _by_trial(path: Path) -> Iterator[tuple[str, list[Point]]]:
     """Yield trial_id and points of it that stand together, in the order of the table."""
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=POINTS_SCHEMA.names):
             columns = (batch.column(name).to_pylist() for name in POINTS_SCHEMA.names)
             for trial_id, rows in groupby(zip(*columns, strict=True), key=itemgetter(0)):
@@ -147,7 +148,8 @@ def replay_study(
     if output.exists() and not is_replay(output):
         raise FileExistsError(output)
     # The record first: while a study runs, its tables are replaced one after another.
-    recorded = pq.read_table(folder.folder / EVENTS).to_pylist()
+    with (folder.folder / EVENTS).open("rb") as file:
+        recorded = pq.read_table(file).to_pylist()
     replay = replayed(folder.folder / POINTS, config)
     schema = EVENTS_SCHEMA.with_metadata({SETTINGS: json.dumps(config.to_dict()["detectors"])})
     found = table(replay.rows, schema)
@@ -159,7 +161,8 @@ def replay_study(
 def is_replay(path: Path) -> bool:
     """Whether a file is a table that a replay wrote."""
     try:
-        return SETTINGS in (pq.read_schema(path).metadata or {})
+        with path.open("rb") as file:
+            return SETTINGS in (pq.read_schema(file).metadata or {})
     except (OSError, ValueError):  # a folder; no parquet
         return False
 

@@ -1,9 +1,9 @@
 """A study's folder: trial folders with attempts, and their compaction into the parquet tables.
 
 One writer per folder. A trial writes only into `trials/<trial_id>/attempt-<n>/`, which its process
-made itself (mkdir is atomic), so an orphan of a killed driver harms nothing. In it `record.json`
-holds all rows so far and names the files that belong to them; it is replaced in one rename, so
-that rows and state always fit together. The driver alone writes the tables.
+began itself (only one process can make its file `begun`), so an orphan of a killed driver harms
+nothing. In it `record.json` holds all rows so far and names the files that belong to them; it is
+replaced at once, so that rows and state always fit together. The driver alone writes the tables.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from ganstudy.lease import Lease
 from ganstudy.records import (
     CURVES,
     CURVES_SCHEMA,
@@ -43,8 +44,16 @@ from ganstudy.records import (
     table,
     trials_schema,
 )
+from ganstudy.storage import (
+    Writer,
+    create,
+    is_remote,
+    names_in,
+    write_atomically,
+    write_text,
+)
 
-RECORD, TRACEBACK = "record.json", "traceback.txt"
+BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
 FAILURE, STOP = "failed.json", "stopped.json"
 """In a trial's folder: what the driver says of its end."""
 FINISHED_BY = "finished_by"
@@ -52,31 +61,16 @@ FINISHED_BY = "finished_by"
 UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
-Writer = Callable[[Path], object]
-"""Writes one file to the path it is given."""
-
-
-def write_atomically(path: Path, write: Writer) -> None:
-    """Let `write` fill a file aside and rename it to `path`: all of it or nothing."""
-    # Not by tempfile: its files are readable by their owner only, and studies are shared.
-    aside = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+READERS = 16
+"""Threads that read from an object store, whose answers take their time."""
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 def cache_folder() -> Path:
     """Return where decoded data and trained weights are kept: $GANSTUDY_CACHE or the user's."""
     chosen = os.environ.get("GANSTUDY_CACHE") or platformdirs.user_cache_dir("ganstudy")
     return Path(chosen).absolute()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, all of it or nothing."""
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def last_line(text: str) -> str:
@@ -100,16 +94,14 @@ class Attempt:
         for name, write in files.items():
             write_atomically(self.folder / name, write)
         write_text(self.folder / RECORD, record.to_json())
-        kept = {RECORD, TRACEBACK, *record.files.values()}
-        for path in self.folder.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        kept = {BEGUN, RECORD, TRACEBACK, *record.files.values()}
+        for name in set(names_in(self.folder)) - kept:
+            (self.folder / name).unlink(missing_ok=True)
 
     def claim(self) -> bool:
         """Claim, once finished, to be the attempt that counts; whether none had done so before."""
         try:
-            with (self.folder.parent / FINISHED_BY).open("x", encoding="utf-8") as claim:
-                claim.write(self.folder.name)
+            create(self.folder.parent / FINISHED_BY, self.folder.name)
         except FileExistsError:
             return False
         return True
@@ -119,8 +111,9 @@ class Attempt:
         number = int(self.folder.name.removeprefix("attempt-"))
         for earlier in TrialFolder(self.folder.parent).attempts():
             if int(earlier.folder.name.removeprefix("attempt-")) < number:
-                for path in [*earlier.folder.glob("*.pt"), *earlier.folder.glob("*.png")]:
-                    path.unlink(missing_ok=True)
+                for name in names_in(earlier.folder):
+                    if name.endswith((".pt", ".png")):
+                        (earlier.folder / name).unlink(missing_ok=True)
 
     def note_error(self, traceback: str) -> None:
         """Keep a traceback beside the record."""
@@ -155,9 +148,7 @@ class TrialFolder:
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts so far, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        numbers = [int(m[1]) for p in self.folder.iterdir() if (m := ATTEMPT.fullmatch(p.name))]
+        numbers = [int(m[1]) for name in names_in(self.folder) if (m := ATTEMPT.fullmatch(name))]
         return [Attempt(self.folder / f"attempt-{n}") for n in sorted(numbers)]
 
     def latest(self) -> tuple[Attempt, TrialRecord] | None:
@@ -178,13 +169,13 @@ class TrialFolder:
             return ""
 
     def new_attempt(self) -> Attempt:
-        """Make the next attempt's folder; two processes never get the same one."""
+        """Begin the next attempt; two processes never get the same one."""
         number = len(self.attempts())
         while True:
             number += 1
             folder = self.folder / f"attempt-{number}"
             try:
-                folder.mkdir(parents=True)
+                create(folder / BEGUN, "")
             except FileExistsError:
                 continue
             return Attempt(folder)
@@ -197,13 +188,16 @@ class TrialFolder:
         """
         details = self.error()
         reason = last_line(details) or otherwise
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / FAILURE, json.dumps({"reason": reason, "details": details}))
+        self._note(FAILURE, {"reason": reason, "details": details})
         return reason
 
     def stop(self, rule: str) -> None:
         """Note, as the driver, that a scheduler stopped the trial at its last evaluation."""
-        write_text(self.folder / STOP, json.dumps({"reason": rule}))
+        self._note(STOP, {"reason": rule})
+
+    def _note(self, name: str, content: Mapping[str, str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / name, json.dumps(dict(content)))
 
     def error(self) -> str:
         """Return the traceback of the newest attempt, empty if its process noted none."""
@@ -259,8 +253,12 @@ class StudyFolder:
     def __init__(self, folder: Path) -> None:
         """Wrap `runs/<name>`, which need not exist yet."""
         self.folder = folder
-        # A second, since `status` takes the lock for a moment to see whether it is free.
-        self._lock = FileLock(folder / "driver.lock", timeout=1)
+        self._lock: FileLock | Lease
+        if is_remote(folder):
+            self._lock = Lease(folder / "driver.lock")
+        else:
+            # A second, since `status` takes the lock for a moment to see whether it is free.
+            self._lock = FileLock(folder / "driver.lock", timeout=1)
 
     def create(self) -> None:
         """Make the folder and prove that it can be written.
@@ -272,15 +270,12 @@ class StudyFolder:
             FileExistsError: If it is there already and holds anything else.
             OSError: If it cannot be made or written.
         """
-        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else None
-        if found is None:
-            self.folder.mkdir(parents=True)
-        elif not found or found - UNBEGUN:
+        found = set(names_in(self.folder))
+        if found - UNBEGUN or (not found and self.folder.is_dir()):
             raise FileExistsError(self.folder)
-        else:
-            for name in found - {"trials", "driver.lock"}:
-                (self.folder / name).unlink()
-        (self.folder / "trials").mkdir(exist_ok=True)
+        for name in found - {"trials", "driver.lock"}:
+            (self.folder / name).unlink()
+        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
 
     def lock(self) -> None:
         """Become the study's only driver until the process ends.
@@ -299,6 +294,8 @@ class StudyFolder:
 
     def driven(self) -> bool:
         """Whether some process drives the study now."""
+        if isinstance(self._lock, Lease):
+            return self._lock.held()
         if not (self.folder / "driver.lock").exists():
             return False
         probe = FileLock(self.folder / "driver.lock", timeout=0)
@@ -313,6 +310,19 @@ class StudyFolder:
     def trial(self, trial_id: str) -> TrialFolder:
         """Return the folder of one trial."""
         return TrialFolder(self.folder / "trials" / trial_id)
+
+    def unfinished(self, trial_ids: Sequence[str]) -> list[str]:
+        """Return those of the trials that a resume has to run, in their order."""
+        begun = set(names_in(self.folder / "trials"))
+        done = self._each(lambda t: t in begun and self.trial(t).finished(), trial_ids)
+        return [t for t, finished in zip(trial_ids, done, strict=True) if not finished]
+
+    def _each(self, read: Callable[[Item], Read], items: Iterable[Item]) -> list[Read]:
+        """Return what is read of each item; from an object store many at a time."""
+        if not is_remote(self.folder):
+            return [read(item) for item in items]
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(read, items))
 
     def write_json(self, name: str, content: object) -> None:
         """Write one JSON file of the study, all of it or nothing."""
@@ -368,13 +378,17 @@ class StudyFolder:
     def _collect(self, running: bool) -> Collected:
         """Read every trial folder."""
         found = Collected([], {name: [] for name in POINTS_SCHEMA.names}, [])
-        for identity in self.read_plan():
-            folder, trial_id = self.trial(identity["trial_id"]), identity["trial_id"]
-            latest = folder.latest()
-            found.trials.append(self._trial_row(identity, folder, latest, running))
-            if latest is None:
-                continue
-            record = latest[1]
+        begun = set(names_in(self.folder / "trials"))
+
+        def read(identity: Mapping[str, Any]) -> tuple[dict[str, Any], TrialRecord]:
+            folder = self.trial(identity["trial_id"])
+            latest = folder.latest() if identity["trial_id"] in begun else None
+            record = latest[1] if latest else TrialRecord(TrialResult(TrialStatus.PENDING))
+            return self._trial_row(identity, folder, latest, running), record
+
+        for row, record in self._each(read, self.read_plan()):
+            trial_id = row["trial_id"]
+            found.trials.append(row)
             found.points["trial_id"] += [trial_id] * len(record.points)
             columns = zip(*record.points, strict=True)
             for name, column in zip(Point._fields, columns, strict=False):

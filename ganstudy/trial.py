@@ -27,7 +27,7 @@ from torch import Tensor
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import EventLog, EventsConfig, names
-from ganstudy.measure.features import write_torch
+from ganstudy.measure.features.cache import read_torch, write_torch
 from ganstudy.measure.metrics import Latents
 from ganstudy.measure.protocol import (
     HELD_OUT_AUC,
@@ -40,7 +40,8 @@ from ganstudy.measure.protocol import (
     evaluator,
 )
 from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
-from ganstudy.store import Attempt, TrialFolder, Writer
+from ganstudy.storage import Writer
+from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
 """Discriminator updates between two reads of the training signals."""
@@ -241,7 +242,7 @@ class TrialRun:
         self.record = record
         self.log.update(record.points)
         files = {role: attempt.folder / name for role, name in record.files.items()}
-        self.trainer.load_state_dict(torch.load(files["state"], weights_only=True))
+        self.trainer.load_state_dict(read_torch(files["state"]))
         for path in files.values():
             content = path.read_bytes()
             self._kept[path.name] = partial(_write_bytes, content=content)

@@ -48,7 +48,7 @@ def test_save_keeps_only_what_the_record_names(folder):
     attempt = folder.trial("a-c00-s0").new_attempt()
     attempt.save(record(TrialStatus.RUNNING, 1, state="s1"), {"s1": lambda p: p.write_text("1")})
     attempt.save(record(TrialStatus.RUNNING, 2, state="s2"), {"s2": lambda p: p.write_text("2")})
-    assert {p.name for p in attempt.folder.iterdir()} == {"record.json", "s2"}
+    assert {p.name for p in attempt.folder.iterdir()} == {"begun", "record.json", "s2"}
 
 
 def test_a_save_that_fails_leaves_the_old_record_with_its_files(folder):
@@ -63,7 +63,7 @@ def test_a_save_that_fails_leaves_the_old_record_with_its_files(folder):
         attempt.save(record(TrialStatus.RUNNING, 2, state="s2"), {"s2": full})
     assert attempt.read() == record(TrialStatus.RUNNING, 1, state="s1")
     assert (attempt.folder / "s1").read_text() == "1"
-    assert {p.name for p in attempt.folder.iterdir()} == {"record.json", "s1"}
+    assert {p.name for p in attempt.folder.iterdir()} == {"begun", "record.json", "s1"}
 
 
 def test_the_first_finished_attempt_counts_else_the_newest(folder):

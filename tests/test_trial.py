@@ -41,7 +41,7 @@ def test_a_trial_records_every_evaluation_and_keeps_only_its_generators(tiny, st
     scored = [p.discriminator_updates for p in record.points if p.name == spec.measure.primary]
     assert scored == [0, 20, 40, 60]
     kept = {p.name for p in study.trial(spec.trial_id).latest()[0].folder.iterdir()}
-    assert kept == {"record.json", *record.files.values()}
+    assert kept == {"begun", "record.json", *record.files.values()}
     assert not any(name.startswith("state") for name in kept)
     assert record.result.best_at in (20, 40, 60)
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import torch
 from ruamel.yaml import YAML
 
 from ganstudy.display import Display
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
+from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
-from ganstudy.store import StudyFolder, write_text
+from ganstudy.storage import write_text
+from ganstudy.store import StudyFolder
 from ganstudy.study.checks import notes
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
@@ -143,8 +144,9 @@ def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None)
         from ganstudy.sweep.search import TpeSearch
 
         return TpeSearch(spec, folder, max_trials)
-    open_trials = [t for t in plan(spec) if not folder.trial(t.trial_id).finished()]
-    return FixedPlan(open_trials[:max_trials])
+    trials = {trial.trial_id: trial for trial in plan(spec)}
+    unfinished = folder.unfinished(list(trials))[:max_trials]
+    return FixedPlan(trials[trial_id] for trial_id in unfinished)
 
 
 def lost(spec: StudySpec, folder: StudyFolder) -> str | None:
@@ -333,10 +335,7 @@ def _report_trial(
 ) -> None:
     """Add what comes of one arm's best generator to `told`."""
     trainer = build_trainer(_spec_of(spec, trial).train)
-    weights = torch.load(
-        folder.folder / trial["generator_best"], map_location="cpu", weights_only=True
-    )
-    trainer.load_generator_state_dict(weights)
+    trainer.load_generator_state_dict(read_torch(folder.folder / trial["generator_best"]))
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())

@@ -18,6 +18,7 @@ from torch import Tensor
 from ganstudy.display import duration
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES, FeatureNetwork
+from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.metrics import METRICS, Metric
 from ganstudy.measure.protocol import Evaluator, MeasureConfig
 from ganstudy.measure.sanity import (
@@ -236,5 +237,5 @@ def best_images(folder: StudyFolder, trial: Row, n: int, noise: torch.Generator)
     """Return n images of the best checkpoint of a trial, a row of trials.parquet."""
     trainer = build_trainer(TrialSpec.from_dict(folder.read_json(trial["config"])).train)
     path = folder.folder / trial["generator_best"]
-    trainer.load_generator_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    trainer.load_generator_state_dict(read_torch(path))
     return trainer.sample(n, noise)

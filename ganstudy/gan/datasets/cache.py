@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ganstudy.store import write_atomically, write_text
+from ganstudy.storage import write_atomically, write_text
 
 INDEX = "index.json"
 """Written last: the names of the arrays that make the folder whole."""

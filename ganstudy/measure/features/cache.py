@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ganstudy.gan.datasets.cache import alone
-from ganstudy.store import cache_folder, write_atomically
+from ganstudy.storage import is_remote, local_copy, write_atomically
+from ganstudy.store import cache_folder
 
 Content = dict[str, Any]
 """What torch.load reads with `weights_only`."""
@@ -38,6 +39,11 @@ def write_torch(path: Path, content: object) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
+
+
+def read_torch(path: Path) -> Any:
+    """Return what `write_torch` wrote, on the CPU."""
+    return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
 
 
 def content_hash(*parts: bytes | Tensor | str) -> str:
@@ -64,9 +70,28 @@ def cached(name: str, folder: Path | None, make: Callable[[], Content]) -> Conte
     """
     shared = cache_folder() / "features" / name
     in_cache = partial(_from, shared, make, must_keep=False)
+    if folder is not None and is_remote(folder):
+        return _fetched(folder / name, in_cache)
     if folder is None or (folder / name).absolute() == shared:
         return in_cache()
     return _from(folder / name, in_cache, must_keep=True)
+
+
+def _fetched(place: Path, make: Callable[[], Content]) -> Content:
+    """Return the content of an object, fetched once per node; made and stored where it is not."""
+    if not place.exists():
+        write_atomically(place, partial(write_torch, content=make()))
+    # By what the store says of this very object, since a study can be deleted and begun anew.
+    here = cache_folder() / "fetched" / f"{content_hash(str(place), str(place.stat().st_mtime))}"
+
+    def fetch() -> Content:
+        with local_copy(place) as copy:
+            found = _whole(copy)
+        if found is None:
+            raise OSError(f"{place} is damaged")
+        return found
+
+    return _from(here, fetch, must_keep=False)
 
 
 def _from(place: Path, make: Callable[[], Content], must_keep: bool) -> Content:
