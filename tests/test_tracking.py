@@ -119,7 +119,7 @@ def test_a_server_that_dies_in_mid_study_loses_nothing(tiny, write_study, tmp_pa
     from ganstudy.tracking import load
 
     load()
-    monkeypatch.setattr("ganstudy.sweep.driver.COMPACT_EVERY_SECONDS", 0.5)
+    monkeypatch.setattr("ganstudy.sweep.recorder.COMPACT_EVERY_SECONDS", 0.5)
     tiny["base"]["architecture"] = {"name": "dcgan", "width": 8}
     tiny["base"]["budget"] = {"discriminator_updates": 600}
     with socket.socket() as probe:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
@@ -32,15 +29,13 @@ from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
+from ganstudy.sweep.recorder import Recorder, tracking_failed
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
 from ganstudy.trial import TrialSpec, labels_of, latents_of
 
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
-COMPACT_EVERY_SECONDS = 5.0
-COMPACT_SHARE = 0.05
-"""Largest share of the driver's time that goes into compacting and tracking."""
 
 
 @dataclass
@@ -180,68 +175,6 @@ def prepare(spec: StudySpec, folder: StudyFolder) -> None:
     if known.exists():  # what was told of the best generators is told until it is told anew
         protocol["reported"] = folder.read_json("protocol.json").get("reported", {})
     folder.write_json("protocol.json", protocol)
-
-
-class Recorder:
-    """Compacts and syncs in a thread of the driver while trials run elsewhere."""
-
-    def __init__(self, folder: StudyFolder, uri: str, say: Callable[[str], None]) -> None:
-        """Watch over the study in `folder`."""
-        self.folder, self.uri, self.say = folder, uri, say
-        self.notes: list[str] = []
-        self._tracker = Tracker(folder.folder, uri)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End after the round that is under way."""
-        self._stop.set()
-        self._thread.join(timeout=60)
-
-    def _loop(self) -> None:
-        wait = COMPACT_EVERY_SECONDS
-        while not self._stop.wait(wait):
-            begun = time.monotonic()
-            self._round()
-            spent = time.monotonic() - begun
-            wait = max(COMPACT_EVERY_SECONDS, spent / COMPACT_SHARE)
-
-    def _round(self) -> None:
-        try:
-            self.folder.compact(running=True)
-        except Exception as error:  # a thread that dies would take the tables with it
-            self._note(f"the tables could not be written: {error}; trials record on their own")
-            return
-        try:
-            self._tracker.sync(running=True)
-        except Exception as error:  # whatever MLflow raises must not touch the trials
-            self._tracker = Tracker(self.folder.folder, self.uri)
-            self._note(tracking_failed(self.uri, error, self.folder.folder))
-
-    def _note(self, message: str) -> None:
-        # One outage is told once, however its words vary.
-        if message[:40] not in {note[:40] for note in self.notes}:
-            self.notes.append(message)
-            self.say(message)
-
-
-def tracking_failed(uri: str, error: Exception, folder: Path) -> str:
-    """Return what to tell the user when MLflow is away."""
-    first = (str(error).splitlines() or [""])[0][:200]
-    return redact(
-        f"MLflow at {uri} cannot be written ({type(error).__name__}: {first}). No trial is "
-        f"affected and every row is in {folder}; `ganstudy resume {folder}` catches up."
-    )
 
 
 class Reported(NamedTuple):
