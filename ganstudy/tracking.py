@@ -17,14 +17,18 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from ganstudy.records import Results, TrialStatus, load_results
+from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus
+from ganstudy.storage import local_copy, name_of
 
 ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -48,7 +52,11 @@ RUN_STATUS = {
     TrialStatus.INTERRUPTED: "KILLED",
 }
 ARTIFACTS = ("samples", "samples_best")
-BATCH = 1000
+BATCH = 800
+"""Metrics a call; with parameters and tags it may hold 1,000 things."""
+PAGE = 500
+"""Runs a search."""
+FIRST_REQUEST_SECONDS = "3"
 
 
 def load() -> None:
@@ -68,15 +76,48 @@ def default_uri(runs: Path) -> str:
     return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
 
 
+@dataclass
+class Tracked:
+    """What MLflow holds of one trial."""
+
+    run_id: str
+    artifacts: str
+    """URI of the run's artifacts."""
+    begun: bool = False
+    """Whether parameters and config are there: an outage may have cut the beginning short."""
+    synced: int = -1
+    """Discriminator updates of the last row that was sent."""
+    status: str = ""
+    ended: bool = False
+
+    @classmethod
+    def of(cls, run: Any) -> Tracked:
+        """Read what a run's tags and info say."""
+        tags = run.data.tags
+        return cls(
+            run.info.run_id,
+            run.info.artifact_uri,
+            BEGUN_TAG in tags,
+            int(tags.get(SYNCED_TAG, "-1")),
+            tags.get("status", ""),
+            run.info.status != "RUNNING",
+        )
+
+
 class Tracker:
-    """Projects one study's tables to MLflow."""
+    """Projects one study's tables to MLflow.
+
+    A trial of which nothing is new costs nothing; one that ended since the last sync costs three
+    calls (create the run, log all its rows, end it) and its files.
+    """
 
     def __init__(self, folder: Path, uri: str) -> None:
         """Project the study in `folder` to the store at `uri`."""
-        self.folder, self.uri = folder.resolve(), uri
+        self.folder, self.uri = folder, uri
         self._client: Any = None
-        self._experiment = self._parent = ""
-        self._runs: dict[str, Any] = {}
+        self._experiment = ""
+        self._parent = Tracked("", "")
+        self._runs: dict[str, Tracked] = {}
 
     def sync(self, running: bool) -> None:
         """Bring MLflow up to what the tables hold.
@@ -87,19 +128,24 @@ class Tracker:
         Raises:
             Exception: Whatever MLflow raises; the caller says so and goes on.
         """
-        results = load_results(self.folder)
-        study = str(results.trials["study"].iloc[0])
+        trials = self._table(TRIALS)
         if self._client is None:
-            self._client = self._connect(study)
-            self._client.update_run(self._parent, status="RUNNING")
-        for _, row in results.trials.iterrows():
-            status = TrialStatus(row["status"])
-            if status is not TrialStatus.PENDING:
-                self._sync_trial(row, status, results, running)
+            self._client = self._connect(str(trials["study"].iloc[0]))
+            self._client.update_run(self._parent.run_id, status="RUNNING")
+        standing = zip(
+            trials["trial_id"], trials["status"], trials["discriminator_updates"], strict=True
+        )
+        stale = trials[[self._is_stale(*trial, running) for trial in standing]]
+        rows: list[Any] = stale.to_dict("records")
+        ids = [row["trial_id"] for row in rows]
+        points, events = self._rows(POINTS, ids), self._rows(EVENTS, ids)
+        for row in rows:
+            trial_id = row["trial_id"]
+            self._sync_trial(row, points.get(trial_id), events.get(trial_id), running)
         if not running:
             self._attach_study()
-            done = results.trials["status"].map(lambda s: TrialStatus(s).finished).all()
-            self._client.set_terminated(self._parent, "FINISHED" if done else "KILLED")
+            done = trials["status"].map(lambda s: TrialStatus(s).finished).all()
+            self._client.set_terminated(self._parent.run_id, "FINISHED" if done else "KILLED")
 
     def experiment_url(self) -> str:
         """Return the part of the web address that opens this study's experiment.
@@ -110,11 +156,34 @@ class Tracker:
         load()
         from mlflow.tracking import MlflowClient
 
-        study = str(load_results(self.folder).trials["study"].iloc[0])
+        study = str(self._table(TRIALS)["study"].iloc[0])
         experiment = MlflowClient(tracking_uri=self.uri).get_experiment_by_name(study)
         if experiment is None:
             raise LookupError(f"nothing of {self.folder} is tracked yet")
         return f"/#/experiments/{experiment.experiment_id}/runs"
+
+    def _table(self, name: str, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read a table, or its rows of some trials only."""
+        chosen = None if trial_ids is None else pc.field("trial_id").isin(trial_ids)
+        with (self.folder / name).open("rb") as file:
+            return pq.read_table(file, filters=chosen).to_pandas()
+
+    def _rows(self, name: str, trial_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """Return the rows of each of some trials, grouped once for all of them."""
+        if not trial_ids:
+            return {}
+        grouped = self._table(name, trial_ids).groupby("trial_id", sort=False)
+        return {str(trial_id): own for trial_id, own in grouped}
+
+    def _is_stale(self, trial_id: str, status: str, at: int, running: bool) -> bool:
+        """Whether the tables hold more of a trial than MLflow does."""
+        if status == TrialStatus.PENDING:
+            return False
+        run = self._runs.get(trial_id)
+        if run is None or not run.begun:
+            return True
+        over = TrialStatus(status).finished or not running
+        return run.status != status or run.synced < at or run.ended != over
 
     def _connect(self, study: str) -> Any:
         """Return a client, having found or made experiment and parent run."""
@@ -122,130 +191,178 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=self.uri)
-        experiment = client.get_experiment_by_name(study)
+        with first_request():
+            experiment = client.get_experiment_by_name(study)
         if experiment is None:
             artifacts = None
             if self.uri.startswith("sqlite:///"):
-                artifacts = (self.folder.parent / "mlartifacts" / study).as_uri()
+                beside = Path(self.uri.removeprefix("sqlite:///")).resolve().parent
+                artifacts = (beside / "mlartifacts" / study).as_uri()
             self._experiment = client.create_experiment(
                 study, artifact_location=artifacts, tags=EXPERIMENT_TAGS
             )
         else:
             self._experiment = experiment.experiment_id
-        found = client.search_runs(
-            [self._experiment], f"tags.`{STUDY_TAG}` = '{self.folder}'", max_results=50_000
-        )
-        self._runs = {run.data.tags[TRIAL_TAG]: run for run in found if TRIAL_TAG in run.data.tags}
-        parents = [run for run in found if TRIAL_TAG not in run.data.tags]
-        parent = parents[0] if parents else self._new_run(client, self.folder.name, {}, None)
-        self._parent = parent.info.run_id
+        parents, self._runs = [], {}
+        for run in self._found(client):
+            trial_id = run.data.tags.get(TRIAL_TAG)
+            if trial_id is None:
+                parents.append(Tracked.of(run))
+            else:
+                self._runs[trial_id] = Tracked.of(run)
+        name = self.folder.name
+        self._parent = parents[0] if parents else self._new_run(client, name, {}, None)
         return client
+
+    def _found(self, client: Any) -> Iterator[Any]:
+        """Yield the study's runs page by page: a page has to come within the time limit."""
+        chosen, token = f"tags.`{STUDY_TAG}` = '{name_of(self.folder)}'", None
+        while True:
+            page = client.search_runs(
+                [self._experiment], chosen, max_results=PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _new_run(
         self, client: Any, name: str, tags: Mapping[str, str], started: float | None
-    ) -> Any:
+    ) -> Tracked:
         own = {
-            STUDY_TAG: str(self.folder),
+            STUDY_TAG: name_of(self.folder),
             "mlflow.user": os.environ.get("USER", "ganstudy"),
             "mlflow.source.name": "ganstudy",
             **tags,
         }
         milliseconds = None if started is None else int(started * 1000)
-        return client.create_run(self._experiment, milliseconds, own, run_name=name)
+        return Tracked.of(client.create_run(self._experiment, milliseconds, own, run_name=name))
 
     def _sync_trial(
-        self, row: pd.Series[Any], status: TrialStatus, results: Results, running: bool
+        self,
+        row: Mapping[str, Any],
+        points: pd.DataFrame | None,
+        events: pd.DataFrame | None,
+        running: bool,
     ) -> None:
-        trial_id = str(row["trial_id"])
-        run: Any = self._runs.get(trial_id)
-        ended = run is not None and run.info.end_time
-        if ended and status.finished and run.data.tags.get("status") == status:
-            return
-        if run is None or BEGUN_TAG not in run.data.tags:
-            run = self._runs[trial_id] = self._begin(row, run)
-        run_id = run.info.run_id
-        self._log_points(run_id, run, row, results.points)
+        """Send what is new of one trial, and end its run if the trial has ended.
+
+        Killed in between, the same is sent again, and MLflow keeps one of two equal points.
+        """
+        run = self._runs.get(row["trial_id"]) or self._begin(row)
+        status = TrialStatus(row["status"])
         tags = {"status": str(status), "reason": str(row["reason"] or "")}
-        events = results.events[results.events["trial_id"] == trial_id]
-        for _, event in events.iterrows():
-            tags[f"event.{event['kind']}"] = str(event["onset"])
-        for key, value in tags.items():
-            self._client.set_tag(run_id, key, value)
+        tags |= {SYNCED_TAG: str(row["discriminator_updates"]), BEGUN_TAG: "true"}
+        if events is not None:
+            onsets = zip(events["kind"], events["onset"], strict=True)
+            tags |= {f"event.{kind}": str(onset) for kind, onset in onsets}
+        metrics = new_points(row, points, run.synced)
+        params: dict[str, str] = {}
+        if not run.begun:
+            self._upload(run, row["config"])
+            params, numbers = parameters(row)
+            metrics = numbers + metrics
+        self._log(run.run_id, metrics, params, tags)
+        run.begun, run.synced, run.status = True, row["discriminator_updates"], str(status)
         if status.finished or not running:
             for column in ARTIFACTS:
-                if isinstance(row.get(column), str):
-                    self._client.log_artifact(run_id, self.folder / row[column], "samples")
+                self._upload(run, row[column], "samples")
             ended = int((row["started_at"] + row["seconds"]) * 1000) if row["seconds"] else None
-            self._client.set_terminated(run_id, RUN_STATUS.get(status, "KILLED"), ended)
-            self._runs[trial_id] = self._client.get_run(run_id)
+            self._client.set_terminated(run.run_id, RUN_STATUS.get(status, "KILLED"), ended)
+            run.ended = True
+        elif run.ended:  # resumed
+            self._client.update_run(run.run_id, status="RUNNING")
+            run.ended = False
 
-    def _begin(self, row: pd.Series[Any], begun: Any) -> Any:
-        """Create the child run with its parameters; swept numbers are metrics too.
-
-        `begun` is a run of which an outage has cut the beginning short: it is written once more.
-        """
-        from mlflow.entities import Metric, Param
-
+    def _begin(self, row: Mapping[str, Any]) -> Tracked:
+        """Create a trial's run."""
         tags = {
-            "mlflow.parentRunId": self._parent,
-            TRIAL_TAG: str(row["trial_id"]),
-            "arm": str(row["arm"]),
-            "config_id": str(row["config_id"]),
-            "result_hash": str(row["result_hash"]),
-            SYNCED_TAG: "-1",
+            "mlflow.parentRunId": self._parent.run_id,
+            TRIAL_TAG: row["trial_id"],
+            "arm": row["arm"],
+            "config_id": row["config_id"],
+            "result_hash": row["result_hash"],
         }
-        started = None if math.isnan(row["started_at"]) else float(row["started_at"])
-        run = begun or self._new_run(self._client, str(row["trial_id"]), tags, started)
-        swept = {k: v for k, v in row.items() if str(k).startswith("param.") and not pd.isna(v)}
-        params = {str(k).removeprefix("param."): v for k, v in swept.items()}
-        params |= {"arm": row["arm"], "config_id": row["config_id"], "seed": row["seed"]}
-        stamp = int((started or 0) * 1000)
-        numbers = [
-            Metric(str(k), float(v), stamp, 0)
-            for k, v in swept.items()
-            if isinstance(v, int | float)
-        ]
-        self._client.log_batch(
-            run.info.run_id, numbers, [Param(k, str(v)) for k, v in params.items()]
-        )
-        if isinstance(row["config"], str):
-            self._client.log_artifact(run.info.run_id, self.folder / row["config"])
-        self._client.set_tag(run.info.run_id, BEGUN_TAG, "true")
-        run.data.tags[BEGUN_TAG] = "true"
+        started = None if math.isnan(row["started_at"]) else row["started_at"]
+        run = self._new_run(self._client, row["trial_id"], tags, started)
+        self._runs[row["trial_id"]] = run
         return run
 
-    def _log_points(
-        self, run_id: str, run: Any, row: pd.Series[Any], points: pd.DataFrame
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[Any],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
     ) -> None:
-        """Send the points beyond the last one synced; infinities have no place in MLflow."""
-        from mlflow.entities import Metric
+        """Log it all, in one call if it fits.
 
-        synced = int(run.data.tags.get(SYNCED_TAG, "-1"))
-        own = points[points["trial_id"] == row["trial_id"]]
-        new = own[own["discriminator_updates"] > synced]
-        if new.empty:
-            return
-        stamps = ((row["started_at"] + new["wall_seconds"]) * 1000).astype("int64")
-        columns = (new["name"], new["value"], stamps, new["discriminator_updates"])
-        metrics = [
-            Metric(name, float(value), int(stamp), int(step))
-            for name, value, stamp, step in zip(*columns, strict=True)
-            if not math.isinf(value)
-        ]
-        for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(run_id, metrics[start : start + BATCH])
-        # After the batch: killed in between, the same points are sent again, and MLflow keeps
-        # one of two equal ones.
-        to = str(int(new["discriminator_updates"].max()))
-        self._client.set_tag(run_id, SYNCED_TAG, to)
-        run.data.tags[SYNCED_TAG] = to
+        The tags, which say how far it was synced, go with the last metrics: within one call
+        MLflow writes them last.
+        """
+        from mlflow.entities import Param, RunTag
+
+        while len(metrics) > BATCH:
+            self._client.log_batch(run_id, metrics[:BATCH])
+            metrics = metrics[BATCH:]
+        named = [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
+        self._client.log_batch(run_id, metrics, *named)
+
+    def _upload(self, run: Tracked, name: Any, below: str | None = None) -> None:
+        """Put a file of the study, if `name` is one, among a run's artifacts."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if isinstance(name, str):
+            with local_copy(self.folder / name) as path:
+                # Not by the client, which would ask for the run first.
+                get_artifact_repository(run.artifacts, self.uri).log_artifact(str(path), below)
 
     def _attach_study(self) -> None:
         """Put study, provenance, protocol and report on the parent run."""
         for name in ("study.yaml", "provenance.json", "protocol.json", "report.html"):
-            path = self.folder / name
-            if path.exists():
-                self._client.log_artifact(self._parent, path)
+            if (self.folder / name).exists():
+                self._upload(self._parent, name)
+
+
+def parameters(row: Mapping[str, Any]) -> tuple[dict[str, str], list[Any]]:
+    """Return a trial's parameters and, to filter and plot by, its swept numbers as metrics."""
+    from mlflow.entities import Metric
+
+    swept = {k: v for k, v in row.items() if k.startswith("param.") and not pd.isna(v)}
+    params = {k.removeprefix("param."): str(v) for k, v in swept.items()}
+    params |= {k: str(row[k]) for k in ("arm", "config_id", "seed")}
+    stamp = 0 if math.isnan(row["started_at"]) else int(row["started_at"] * 1000)
+    numbers = [
+        Metric(k, float(v), stamp, 0) for k, v in swept.items() if isinstance(v, int | float)
+    ]
+    return params, numbers
+
+
+def new_points(row: Mapping[str, Any], points: pd.DataFrame | None, synced: int) -> list[Any]:
+    """Return a trial's points beyond update `synced`; infinities have no place in MLflow."""
+    from mlflow.entities import Metric
+
+    if points is None:
+        return []
+    new = points[points["discriminator_updates"] > synced]
+    stamps = ((row["started_at"] + new["wall_seconds"]) * 1000).astype("int64")
+    columns = (new["name"], new["value"], stamps, new["discriminator_updates"])
+    return [
+        Metric(name, value, stamp, step)
+        for name, value, stamp, step in zip(*(c.tolist() for c in columns), strict=True)
+        if not math.isinf(value)
+    ]
+
+
+@contextmanager
+def first_request() -> Iterator[None]:
+    """Wait less than for others: whether a server is away shows in its first, small answer."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    os.environ[name] = FIRST_REQUEST_SECONDS
+    try:
+        yield
+    finally:
+        os.environ[name] = ENVIRONMENT[name]
 
 
 def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:

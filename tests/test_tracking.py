@@ -76,6 +76,64 @@ def test_syncing_often_and_by_other_processes_doubles_nothing(study, tmp_path, t
     assert child.info.end_time == 1_700_000_005_000
 
 
+def test_a_trial_of_which_nothing_is_new_asks_nothing_of_mlflow(study, tracking_store):
+    attempt = study.trial("a-c00-s0").new_attempt()
+    attempt.save(record(2, TrialStatus.RUNNING), {})
+    study.compact(running=True)
+    tracker = Tracker(study.folder, tracking_store)
+    tracker.sync(running=True)
+    tracker._client = object()  # any call would raise
+    tracker.sync(running=True)
+    attempt.save(record(3, TrialStatus.RUNNING), {})
+    study.compact(running=True)
+    with pytest.raises(AttributeError):
+        tracker.sync(running=True)
+
+
+def test_a_run_that_was_only_created_gets_its_beginning(study, tmp_path, tracking_store):
+    study.trial("a-c00-s0").new_attempt().save(record(2, TrialStatus.RUNNING), {})
+    study.compact(running=True)
+    cut_short = Tracker(study.folder, tracking_store)
+    cut_short._client = cut_short._connect(tmp_path.name)
+    cut_short._begin(cut_short._table("trials.parquet").to_dict("records")[0])
+    Tracker(study.folder, tracking_store).sync(running=True)
+    _, _, (child,) = runs_of(tracking_store, tmp_path.name)
+    assert child.data.params["lr"] == "0.1"
+    assert child.data.metrics["param.lr"] == 0.1
+    assert child.data.tags["ganstudy.synced_to"] == "2"
+
+
+def test_an_interrupted_trial_runs_again_and_ends(study, tmp_path, tracking_store):
+    attempt = study.trial("a-c00-s0").new_attempt()
+    seen = []
+    for updates, status, running in (
+        (2, TrialStatus.RUNNING, True),
+        (2, TrialStatus.RUNNING, False),  # the study was interrupted
+        (2, TrialStatus.RUNNING, True),
+        (4, TrialStatus.COMPLETED, True),
+    ):
+        attempt.save(record(updates, status), {})
+        study.compact(running=running)
+        Tracker(study.folder, tracking_store).sync(running=running)
+        _, (parent,), (child,) = runs_of(tracking_store, tmp_path.name)
+        seen.append((child.data.tags["status"], child.info.status, parent.info.status))
+    assert seen == [
+        ("running", "RUNNING", "RUNNING"),
+        ("interrupted", "KILLED", "KILLED"),
+        ("running", "RUNNING", "RUNNING"),
+        ("completed", "FINISHED", "RUNNING"),
+    ]
+
+
+def test_more_points_than_fit_one_call(study, tmp_path, tracking_store):
+    study.trial("a-c00-s0").new_attempt().save(record(2500, TrialStatus.COMPLETED), {})
+    study.compact()
+    Tracker(study.folder, tracking_store).sync(running=False)
+    client, _, (child,) = runs_of(tracking_store, tmp_path.name)
+    history = client.get_metric_history(child.info.run_id, "fd")
+    assert [m.step for m in history] == [u for u in range(2501) if u % 4 != 2]
+
+
 def server(port: int, store: Path) -> subprocess.Popen:
     environment = os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
