@@ -180,7 +180,7 @@ def run(
     spec = read(study, overrides)
     if name is not None and not NAME.fullmatch(name):
         refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
-    _check_resources(spec, address)
+    _check_resources(spec, address, runs)
     _print_notes(spec)
     directory = runs / (name or spec.study)
     uri = _tracking(runs, tracking_uri)
@@ -189,7 +189,7 @@ def run(
     _drive(driver, max_trials, driver.begin)
 
 
-def _check_resources(spec: StudySpec, address: str | None) -> None:
+def _check_resources(spec: StudySpec, address: str | None, runs: Path) -> None:
     """Refuse a study of which no trial fits on this machine or the cluster."""
     import os
 
@@ -197,11 +197,12 @@ def _check_resources(spec: StudySpec, address: str | None) -> None:
 
     asked = spec.resources
     if address is not None:
+        from ganstudy.storage import name_of
         from ganstudy.sweep.ray_tune import check_cluster
         from ganstudy.sweep.source import ClusterError
 
         try:
-            check_cluster(asked, address)
+            check_cluster(asked, address, name_of(runs))
         except ClusterError as error:
             refuse(f"--address: {error}")
         return
@@ -284,6 +285,9 @@ def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> 
     except ClusterError as error:
         err.print(Text(f"{error}; `ganstudy resume {driver.folder.folder}` goes on"))
         raise typer.Exit(CLUSTER_LOST) from None
+    except KeyboardInterrupt:
+        err.print(Text(f"interrupted; `ganstudy resume {driver.folder.folder}` goes on"))
+        raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
         err.print(Text(f"{driver.folder.folder}: {error}; rows written so far are readable, "
                        f"`ganstudy resume` goes on"), soft_wrap=True)  # fmt: skip
@@ -291,8 +295,9 @@ def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> 
     _print_outcome(driver.folder.folder)
     for note in driver.notes:
         err.print(Text(note, style="yellow"), soft_wrap=True)
-    if outcome.interrupted:
-        err.print(Text(f"interrupted; `ganstudy resume {driver.folder.folder}` goes on"))
+    if outcome.ended_early:
+        told = f"{outcome.ended_early}; `ganstudy resume {driver.folder.folder}` goes on"
+        err.print(Text(told), soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if outcome.failed > driver.spec.max_failed_trials:
         allowed = driver.spec.max_failed_trials
@@ -338,7 +343,7 @@ def resume(
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
-    _check_resources(spec, address)
+    _check_resources(spec, address, directory.parent)
     edited = lost(spec, folder)
     changes = changed(folder.read_json("provenance.json"))
     if edited is not None and changes:

@@ -79,7 +79,7 @@ class Display:
             self._best[arm] = self._better(beat.score, self._best.get(arm, beat.score))
             own = self._trial_best.get(beat.trial_id, beat.score)
             self._trial_best[beat.trial_id] = self._better(beat.score, own)
-        if beat.status.finished:
+        if beat.status.finished and beat.trial_id not in self._ended:
             best = self._trial_best.get(beat.trial_id, math.nan)
             told = f"{self.score} best {best:.4g}, last {beat.score:.4g}"
             self._end(beat.trial_id, beat.status, told)
@@ -90,6 +90,8 @@ class Display:
 
     def failed(self, trial: TrialSpec, reason: str) -> None:
         """A trial has failed for good."""
+        if trial.trial_id in self._ended:
+            return
         self._end(trial.trial_id, TrialStatus.FAILED, reason)
 
     def say(self, message: str) -> None:

@@ -12,13 +12,20 @@ from analysis.report import write_report
 from ganstudy.display import Display
 from ganstudy.records import TrialStatus
 from ganstudy.sweep.driver import Run, pending
-from ganstudy.sweep.source import Source
+from ganstudy.sweep.ending import Ending, graceful
+from ganstudy.sweep.source import ClusterError, Source
 
 
 class Outcome(NamedTuple):
-    """How a call ended."""
+    """How a call ended.
 
-    interrupted: bool
+    Attributes:
+        ended_early: Why trials are left, empty if none is.
+        failed: How many trials failed.
+        reasons: Why they did.
+    """
+
+    ended_early: str
     failed: int
     reasons: str
 
@@ -39,40 +46,58 @@ def launch(
 
     Raises:
         BlockingIOError: If another process drives the study.
+        ClusterError: If the cluster was lost; what was recorded has been kept.
+        KeyboardInterrupt: If it was interrupted while it concluded.
         OSError: If the study's folder cannot be written.
     """
     run.folder.lock()
     try:
-        first()
-        source = pending(run.spec, run.folder, max_trials)
-        minimize = run.spec.measure.metrics[0].direction == "minimize"
-        before = sum(row["status"].finished for row in run.folder.trial_rows())
-        display = Display(console, len(source), run.spec.measure.primary, minimize, before)
-        where = "in this process" if run.in_process else f"on Ray ({run.address or 'local'})"
-        todo = f"{len(source)} trials {where}" if len(source) else "no trial is left to run"
-        console.print(Text(f"{todo}, recorded in {run.folder.folder}"), soft_wrap=True)
-        interrupted = _execute(run, display, source)
-        if interrupted:
-            console.print("interrupted: writing tables and report ...")
-        else:
-            console.print("scoring each arm's best generator, writing the report ...")
-        trials = run.conclude(score=not interrupted)
-        with run.phase("report"):
-            write_report(run.folder.folder, run.folder.folder / "report.html")
-        run.track()
-        run.folder.write_json("phases.json", run.phases)
+        with graceful(run.spec.resources.study_minutes) as ending:
+            return _launched(run, max_trials, console, first, ending)
     finally:
         run.folder.unlock()
+
+
+def _launched(
+    run: Run,
+    max_trials: int | None,
+    console: Console,
+    first: Callable[[], object],
+    ending: Ending,
+) -> Outcome:
+    first()
+    source = pending(run.spec, run.folder, max_trials)
+    minimize = run.spec.measure.metrics[0].direction == "minimize"
+    before = sum(row["status"].finished for row in run.folder.trial_rows())
+    display = Display(console, len(source), run.spec.measure.primary, minimize, before)
+    where = "in this process" if run.in_process else f"on Ray ({run.address or 'local'})"
+    todo = f"{len(source)} trials {where}" if len(source) else "no trial is left to run"
+    console.print(Text(f"{todo}, recorded in {run.folder.folder}"), soft_wrap=True)
+    lost = _execute(run, display, source)
+    early = ending.why or ("interrupted" if display.ended < display.trials else "")
+    if lost is not None or early:
+        console.print(Text(f"{lost or early}: writing tables and report ..."), soft_wrap=True)
+    else:
+        console.print("scoring each arm's best generator, writing the report ...")
+    trials = run.conclude(score=not (lost or early))
+    with run.phase("report"):
+        write_report(run.folder.folder, run.folder.folder / "report.html")
+    run.track()
+    run.folder.write_json("phases.json", run.phases)
+    if lost is not None:
+        raise lost
     failed = [trial for trial in trials if trial["status"] is TrialStatus.FAILED]
     reasons = sorted({str(trial["reason"]) for trial in failed})
-    return Outcome(interrupted, len(failed), "; ".join(reasons))
+    return Outcome(early, len(failed), "; ".join(reasons))
 
 
-def _execute(run: Run, display: Display, source: Source) -> bool:
-    """Run the trials; return whether they were interrupted."""
+def _execute(run: Run, display: Display, source: Source) -> ClusterError | None:
+    """Run the trials until they end or the call does; return the loss of the cluster."""
     try:
         with display:
             run.execute(display, source)
     except KeyboardInterrupt:
-        return True
-    return display.ended < display.trials
+        return None
+    except ClusterError as error:
+        return error
+    return None

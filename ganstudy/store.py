@@ -61,6 +61,8 @@ FINISHED_BY = "finished_by"
 UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
+NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
+"""What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
 """Threads that read from an object store, whose answers take their time."""
 Item = TypeVar("Item")
@@ -77,6 +79,15 @@ def last_line(text: str) -> str:
     """Return the last line of a traceback: the exception with its message."""
     lines = text.strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def reason_of(traceback: str) -> str:
+    """Return in one line why something failed; of memory that ran out, whose it was."""
+    line = last_line(traceback)
+    if not NO_MEMORY.search(line):
+        return line
+    where = "GPU" if "CUDA" in line or "HIP" in line else "host"
+    return f"out of memory ({where}): {line}"
 
 
 class Attempt:
@@ -184,10 +195,10 @@ class TrialFolder:
         """Note, as the driver, that the trial failed for good; its rows so far stay.
 
         Returns:
-            The reason: the last line of the newest attempt's traceback, else `otherwise`.
+            The reason: what the newest attempt's traceback says, else `otherwise`.
         """
         details = self.error()
-        reason = last_line(details) or otherwise
+        reason = reason_of(details) or otherwise
         self._note(FAILURE, {"reason": reason, "details": details})
         return reason
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +51,9 @@ GRID_SIDE = 8
 SCATTER_SIDE = 128
 """Pixels per side of a scatter of points."""
 SHOWN = 500
-"""Samples of a probe that are kept for a picture; a grid shows fewer."""
+"""Points of a probe that are kept for a picture."""
+TIME_LIMIT = "time_limit"
+"""Reason of a trial that was stopped because its time was up."""
 LOOKS = 8
 """Probes whose samples are kept: an event's onset lies a few probes before its detection."""
 
@@ -64,6 +67,7 @@ class TrialSpec:
         params: The swept values, by key path.
         cpu: Threads.
         gpu: Share of a GPU; above 0 the trial runs on "cuda".
+        minutes: How long it may take, over all its attempts; without end if None.
     """
 
     study: str
@@ -75,6 +79,7 @@ class TrialSpec:
     params: Mapping[str, Any]
     cpu: int = 1
     gpu: float = 0.0
+    minutes: float | None = None
 
     @property
     def seed(self) -> int:
@@ -127,6 +132,7 @@ class TrialSpec:
             "params": dict(self.params),
             "cpu": self.cpu,
             "gpu": self.gpu,
+            "minutes": self.minutes,
         }
 
     @classmethod
@@ -178,8 +184,10 @@ def trial_steps(
 ) -> Iterator[Heartbeat]:
     """Yield a heartbeat after every evaluation, when all rows so far are on disk."""
     latest = folder.latest()
-    if latest is not None and latest[1].result.status.finished:
-        yield _beat(spec, latest[1])
+    record = latest[1] if latest is not None else TrialRecord(TrialResult(TrialStatus.PENDING))
+    status, _ = folder.standing(record.result, running=True)
+    if status.finished:
+        yield _beat(spec, record)._replace(status=status)
         return
     # Per thread in torch's OpenMP build, so it is set where the training runs. Scores are numpy's,
     # whose BLAS would start a thread for every core of the machine.
@@ -277,8 +285,13 @@ class TrialRun:
                 read += self._probed()
                 self._probe_seconds += time.monotonic() - begun
             points += read
-            stop = self._stopping(read)
+            stop = self._stopping(read) or self._late()
         return points, stop
+
+    def _late(self) -> str | None:
+        """Return what stops the trial if it has had its time."""
+        limit = math.inf if self.spec.minutes is None else 60 * self.spec.minutes
+        return TIME_LIMIT if time.monotonic() - self._clock > limit else None
 
     def _probed(self) -> list[Point]:
         """Return what a probe tells, and keep what it saw in case it is of a failure."""
@@ -291,7 +304,8 @@ class TrialRun:
         score = {names.SCORE: values.pop(names.SCORE)}
         if isinstance(self.trainer, GanTrainer):
             values[names.AUC] = self._auc(images)
-        self._seen.append(Look(self._at(), images[:SHOWN]))
+        shown = SHOWN if images.shape[2:] == (1, 1) else GRID_SIDE**2
+        self._seen.append(Look(self._at(), images[:shown].clone()))
         return self._points(values | score)
 
     def _auc(self, images: Tensor) -> float:
@@ -353,7 +367,8 @@ class TrialRun:
     ) -> tuple[TrialStatus, str]:
         """Return how the trial stands after `points`, the newest ones."""
         if stop == "divergence":
-            event = next(e for e in self.log.events if e.kind == "divergence")
+            divergences = (e for e in self.log.events if e.kind == "divergence")
+            event = max(divergences, key=attrgetter("detected"))
             return TrialStatus.DIVERGED, "{signal} {rule}".format(**event.evidence)
         if stop is not None:
             return TrialStatus.STOPPED, stop

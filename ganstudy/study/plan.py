@@ -41,6 +41,7 @@ def trial(
         params=values,
         cpu=spec.resources.cpu,
         gpu=spec.resources.gpu,
+        minutes=spec.resources.trial_minutes,
     )
 
 

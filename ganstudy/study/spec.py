@@ -69,8 +69,14 @@ class Resources(pydantic.BaseModel):
     """Cores and threads per trial."""
     gpu: Annotated[float, Field(ge=0)] = 0.0
     """GPUs per trial; a fraction shares one."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Main memory that Ray sets aside per trial, so that a node takes no more than it can hold."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; as many as fit unless given."""
+    trial_minutes: Annotated[float, Field(gt=0)] | None = None
+    """How long a trial may take; at the end of it, it is stopped and evaluated."""
+    study_minutes: Annotated[float, Field(gt=0)] | None = None
+    """How long one call may take until it ends as if interrupted; `resume` goes on."""
 
 
 @dataclass(frozen=True)

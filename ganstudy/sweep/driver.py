@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -34,6 +37,10 @@ from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.tracking import Tracker, load
 from ganstudy.trial import TrialSpec, labels_of, latents_of
 
+CLUSTER_LOST = 3
+"""Exit code of a call whose cluster was lost."""
+KEEP_SECONDS = 20.0
+"""Longest time between the loss of the cluster's head and the end of the call."""
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
 
@@ -89,11 +96,13 @@ class Run:
         recorder = Recorder(self.folder, self.tracking_uri, display.say)
         with self.phase("load_tracking"):
             load()
-        with self.phase("execute"), recorder:
-            self._execute(display, source)
-        self.notes += recorder.notes
+        try:
+            with self.phase("execute"), recorder:
+                self._execute(display, source, recorder)
+        finally:
+            self.notes += recorder.notes
 
-    def _execute(self, display: Display, source: Source) -> None:
+    def _execute(self, display: Display, source: Source, recorder: Recorder) -> None:
         if not len(source):
             return
         if self.in_process:
@@ -101,9 +110,21 @@ class Run:
             return
         from ganstudy.sweep import ray_tune
 
-        ray_tune.execute(
-            source, self.folder, display, self.spec.retries, self.spec.resources, self.address
-        )
+        def lost(head: str) -> None:
+            """Keep what there is, in the watchdog's thread: Ray will end this process shortly."""
+            keeping = threading.Thread(target=self._keep, args=(recorder,), daemon=True)
+            keeping.start()
+            keeping.join(KEEP_SECONDS)
+            display.say(lost_head(head, self.folder.folder))
+            os._exit(CLUSTER_LOST)
+
+        ray_tune.execute(source, self.folder, display, self.spec, self.address, lost)
+
+    def _keep(self, recorder: Recorder) -> None:
+        """Write tables and bring MLflow up to date, without the cluster."""
+        recorder.__exit__(None, None, None)
+        self.conclude(score=False)
+        self.track()
 
     def conclude(self, *, score: bool) -> list[dict[str, Any]]:
         """Write the tables and return the rows of trials.parquet.
@@ -131,6 +152,14 @@ class Run:
                 Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
         except Exception as error:
             self.notes = [tracking_failed(self.tracking_uri, error, self.folder.folder)]
+
+
+def lost_head(head: str, folder: Path) -> str:
+    """Return what to tell the user when the cluster's head is lost."""
+    return (
+        f"the cluster is lost: its head at {head} no longer answers. Rows written so far are in "
+        f"{folder}; `ganstudy resume {folder}` goes on, on another cluster by --address"
+    )
 
 
 def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ganstudy.store import StudyFolder
+from ganstudy.store import StudyFolder, reason_of
 from ganstudy.sweep.source import Observer, Source
 from ganstudy.trial import TrialSpec, run_trial
 
@@ -23,7 +23,7 @@ def _run(trial: TrialSpec, folder: StudyFolder, observer: Observer, retries: int
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             if attempt < retries:
-                observer.retried(trial, reason)
+                observer.retried(trial, reason_of(reason))
             else:
                 observer.failed(trial, trial_folder.fail(reason))
         else:

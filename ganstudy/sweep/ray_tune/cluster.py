@@ -1,0 +1,215 @@
+"""The cluster: connecting to it, what it offers, and whether its head still answers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ganstudy.provenance import code_hash
+from ganstudy.storage import location, names_in, write_text
+from ganstudy.study.spec import Resources
+from ganstudy.sweep.source import ClusterError
+
+OBJECT_STORE_BYTES = 80 * 1024**2
+"""Trials exchange nothing through Ray's object store; this is close to its minimum."""
+GIBIBYTE = 1024**3
+LOOK_SECONDS = 90.0
+"""How long a node may take to start a process and look around."""
+PROBE_SECONDS, SILENT_SECONDS = 2.0, 20.0
+"""How often the head is probed, and after how long without an answer it is lost.
+
+Ray itself ends the driver without a word after 60 s.
+"""
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Start a local Ray that ends with the block, or connect to the cluster at `address`.
+
+    Raises:
+        ClusterError: If there is none at `address`, or it does not let us in.
+    """
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with warnings.catch_warnings(), own_sigterm():
+        warnings.simplefilter("ignore")
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        else:
+            try:
+                reach(address)
+                ray.init(address=address, **quiet)
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                told = (str(error).splitlines() or [""])[0]
+                raise ClusterError(f"no Ray cluster at {address}: {told}") from error
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM, in whose place ray.init puts one that exits without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def reach(address: str, seconds: float = 5.0) -> None:
+    """Raise OSError if nothing listens at host:port, which Ray itself finds out in minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=seconds).close()
+
+
+def request(resources: Resources) -> dict[str, float]:
+    """Return what Ray sets aside for one trial."""
+    asked: dict[str, float] = {"cpu": resources.cpu, "gpu": resources.gpu}
+    if resources.memory_gib is not None:
+        asked["memory"] = resources.memory_gib * GIBIBYTE
+    return asked
+
+
+def fitting(resources: Resources) -> int:
+    """Return how many trials fit on the cluster at a time, each on one node.
+
+    Raises:
+        ClusterError: If not even one does; Tune would wait for ever.
+    """
+    asked = {"CPU": resources.cpu, "GPU": resources.gpu}
+    asked["memory"] = (resources.memory_gib or 0) * GIBIBYTE
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = sum(
+        int(min(node.get(kind, 0) / amount for kind, amount in asked.items() if amount))
+        for node in nodes
+    )
+    if slots < 1:
+        raise ClusterError(
+            f"no trial fits: one asks for {offer(asked)}, the nodes offer "
+            f"{'; '.join(map(offer, nodes))}"
+        )
+    return slots
+
+
+def offer(found: dict[str, float]) -> str:
+    """Return resources in words."""
+    words = f"{found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs"
+    return words + (f" and {memory / GIBIBYTE:.3g} GiB" if (memory := found.get("memory")) else "")
+
+
+class Sight(NamedTuple):
+    """What one node sees: its name, the code it would run, and whether it finds the folder."""
+
+    node: str
+    code: str
+    finds: bool
+
+
+def look(folder: str, name: str) -> Sight:
+    """Return what this node sees of the file `name` in `folder`."""
+    return Sight(platform.node(), code_hash(), name in names_in(location(folder)))
+
+
+def check_cluster(resources: Resources, address: str, runs: str) -> None:
+    """Raise ClusterError unless trials can run on the cluster at `address` and record in `runs`.
+
+    A trial must fit, and every node must have this very code and see what others write in `runs`.
+    """
+    with connected(address):
+        fitting(resources)
+        folder = location(runs)
+        folder.mkdir(parents=True, exist_ok=True)
+        sign = folder / f".seen-by-{uuid.uuid4().hex[:8]}"
+        write_text(sign, "")
+        try:
+            for sight in _sights(runs, sign.name):
+                _check(sight, runs)
+        finally:
+            sign.unlink(missing_ok=True)
+
+
+def _sights(folder: str, name: str) -> list[Sight]:
+    """Return what every node sees."""
+    looking = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(look).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+            looking[task.remote(folder, name)] = node["NodeManagerHostname"]
+    sights = []
+    for task, host in looking.items():
+        try:
+            sights.append(ray.get(task, timeout=LOOK_SECONDS))
+        except ray.exceptions.GetTimeoutError:
+            raise ClusterError(f"the node {host} starts no process of ours") from None
+        except ray.exceptions.RayError as error:
+            told = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"the node {host} cannot run ganstudy: {told}") from None
+    return sights
+
+
+def _check(sight: Sight, folder: str) -> None:
+    if sight.code != code_hash():
+        raise ClusterError(
+            f"the node {sight.node} has another ganstudy than this machine: install the same "
+            f"on every node, or rows would not compare"
+        )
+    if not sight.finds:
+        raise ClusterError(
+            f"the node {sight.node} does not see what is written in {folder}: --runs must be a "
+            f"folder that all nodes share, or an object store (s3://...)"
+        )
+
+
+class Watchdog:
+    """Probes the cluster's head and says when it is lost, which Ray tells nobody."""
+
+    def __init__(self, lost: Callable[[str], None]) -> None:
+        """Call `lost`, in a thread, with the address of a head that has fallen silent."""
+        self._lost = lost
+        self._ended = threading.Event()
+        self._address = str(ray.get_runtime_context().gcs_address)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        """Begin to watch."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        heard = time.monotonic()
+        while not self._ended.wait(PROBE_SECONDS):
+            try:
+                reach(self._address, PROBE_SECONDS)
+                heard = time.monotonic()
+            except OSError:
+                if time.monotonic() - heard > SILENT_SECONDS:
+                    self._lost(self._address)
+                    return

@@ -1,0 +1,253 @@
+"""Trials on Ray Tune: the actor that runs them, what feeds Tune, and what hears of it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from ganstudy.storage import is_remote, location, name_of
+from ganstudy.store import StudyFolder, TrialFolder, reason_of
+from ganstudy.study.spec import StudySpec
+from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request
+from ganstudy.sweep.source import ClusterError, Observer, Source
+from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
+
+GROWTH = 64
+"""Trials beyond those that fit at first, so that nodes which join later find work."""
+
+
+class TrialActor(tune.Trainable):
+    """Runs one trial after another; one step is one evaluation."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the next trial. The work begins with the first step, where Tune can retry it."""
+        self._spec = TrialSpec.from_dict(config["spec"])
+        self._steps = self.steps(self._spec, TrialFolder(location(config["folder"])))
+
+    def steps(self, spec: TrialSpec, folder: TrialFolder) -> Iterator[Heartbeat]:
+        """Yield a heartbeat after every evaluation of the trial."""
+        return trial_steps(spec, folder)
+
+    def step(self) -> dict[str, Any]:
+        """Train up to the next evaluation; return what executor, schedulers and people hear."""
+        beat = next(self._steps)
+        return {
+            "beat": beat,
+            "done": beat.status.finished,
+            "discriminator_updates": beat.discriminator_updates,
+            "score": told_score(self._spec, beat),
+        }
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial in the same process."""
+        self.setup(new_config)
+        return True
+
+
+def told_score(spec: TrialSpec, beat: Heartbeat) -> float:
+    """Return the primary score as schedulers are told it: lower is better, +inf if not finite."""
+    score = beat.score if spec.primary.minimize else -beat.score
+    return score if math.isfinite(score) else math.inf
+
+
+class NotPickled:
+    """Tune pickles searcher and callbacks into snapshots that we never restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out everything, locks and terminals included."""
+        return {}
+
+
+class SourceSearcher(NotPickled, Searcher):
+    """Feeds Tune from a Source: a list of configs as a grid would take quadratic time."""
+
+    def __init__(self, source: Source, folder: StudyFolder) -> None:
+        """Hand out the trials of `source`."""
+        super().__init__()
+        self._source, self._folder = source, folder
+        self.given: dict[str, TrialSpec] = {}
+        """Tune's id of a trial that has not ended -> the trial."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the config of the next trial."""
+        trial = self._source.next()
+        if trial is None:
+            return Searcher.FINISHED
+        self.given[trial_id] = trial
+        folder = name_of(self._folder.trial(trial.trial_id).folder)
+        return {"spec": trial.to_dict(), "folder": folder}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Pass on that a trial has ended."""
+        self._source.tell(self.given.pop(trial_id))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's snapshots are not the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Tune's snapshots are not the record."""
+
+
+class ObserverCallback(NotPickled, tune.Callback):
+    """Tells the observer what Tune does, and decides which failures count.
+
+    Tune starts a trial again however often it fails: that of a node that left is nobody's fault.
+    A trial that failed of itself more than `retries` times is noted as failed, and Tune's next
+    start of it ends at once.
+    """
+
+    def __init__(
+        self, observer: Observer, folder: StudyFolder, searcher: SourceSearcher, retries: int
+    ) -> None:
+        """Listen on behalf of `observer`."""
+        self._observer, self._folder, self._searcher = observer, folder, searcher
+        self._retries = retries
+        self._failures: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial begins, or begins again."""
+        self._observer.started(self._searcher.given[trial.trial_id])
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        """A trial was evaluated."""
+        self._observer.beat(result["beat"])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial's process failed; Tune starts it again."""
+        spec, error = self._searcher.given[trial.trial_id], trial.get_error()
+        if node_left(error):
+            self._observer.retried(spec, "its node left the cluster")
+            return
+        failures = self._failures[spec.trial_id] = self._failures.get(spec.trial_id, 0) + 1
+        folder = self._folder.trial(spec.trial_id)
+        reason = died(error)
+        try:
+            if failures > self._retries:
+                self._observer.failed(spec, folder.fail(reason))
+            else:
+                self._observer.retried(spec, reason_of(folder.error()) or reason)
+        except OSError as full:  # an exception in here would end the whole sweep
+            trial.max_failures = 0  # what cannot be noted must not go on for ever
+            self._observer.failed(spec, f"{reason} ({full})")
+
+
+def node_left(error: Exception | None) -> bool:
+    """Whether a trial's process died with its node, or was sent away from it."""
+    if isinstance(error, ray.exceptions.NodeDiedError):
+        return True
+    if not isinstance(error, ray.exceptions.RayActorError):
+        return False
+    return error.preempted or "node has died" in str(error) or "node was" in str(error)
+
+
+def died(error: Exception | None) -> str:
+    """Return in one line why a trial's process is no more."""
+    if error is None:
+        return "the trial's process ended without a word"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out of memory (host): Ray ended the process, as the node had hardly any left"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "the trial's process was killed (by the kernel, if the node ran out of memory)"
+    return f"{type(error).__name__}: {reason_of(str(error))}"
+
+
+def execute(
+    source: Source,
+    folder: StudyFolder,
+    observer: Observer,
+    spec: StudySpec,
+    address: str | None = None,
+    lost: Callable[[str], None] = lambda address: None,
+    actor: type[TrialActor] = TrialActor,
+) -> None:
+    """Run every trial of `source` on Ray: a local one that ends with this call, or `address`.
+
+    Args:
+        source: The trials.
+        folder: Where they record.
+        observer: Hears what happens.
+        spec: The study: its resources, retries and stopping.
+        address: A Ray cluster.
+        lost: Called, in a thread, once the cluster's head is lost: this call may not return then.
+        actor: What runs the trials.
+    """
+    searcher = SourceSearcher(source, folder)
+    with connected(address), Watchdog(lost), scratch(folder, address) as storage:
+        tuner = tune.Tuner(
+            tune.with_resources(actor, request(spec.resources)),
+            tune_config=tune.TuneConfig(
+                num_samples=len(source),
+                max_concurrent_trials=concurrency(spec, address),
+                reuse_actors=True,
+                search_alg=searcher,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                verbose=0,
+                callbacks=[ObserverCallback(observer, folder, searcher, spec.retries)],
+                failure_config=tune.FailureConfig(max_failures=-1),  # ObserverCallback decides
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                **storage,
+            ),
+        )
+        try:
+            tuner.fit()
+        except (tune.TuneError, ray.exceptions.RayError) as error:
+            raise ClusterError(f"Ray ended the sweep: {error}") from error
+
+
+def concurrency(spec: StudySpec, address: str | None) -> int:
+    """Return how many trials are asked for at a time.
+
+    On a cluster more than fit, for it may grow; an adaptive search asks for no more than fit,
+    since it learns nothing from trials that wait.
+    """
+    fit = fitting(spec.resources)
+    if spec.resources.max_concurrent is not None:
+        return spec.resources.max_concurrent
+    return fit if address is None or spec.design.sampler == "tpe" else fit + GROWTH
+
+
+@contextmanager
+def scratch(folder: StudyFolder, address: str | None) -> Iterator[dict[str, Any]]:
+    """Give Tune a place for its own files, which nobody reads, but all nodes must see."""
+    if address is None:
+        place = Path(tempfile.mkdtemp())
+    else:
+        place = location(name_of(folder.folder)) / "ray"
+    try:
+        if is_remote(place):
+            remote: Any = place
+            handler = pyarrow.fs.FSSpecHandler(remote.fs)
+            yield {"storage_path": remote.path,
+                   "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}  # fmt: skip
+        else:
+            yield {"storage_path": str(place)}
+    finally:
+        remove(place)
+
+
+def remove(place: Path) -> None:
+    """Delete a folder and what is in it, as far as that can be done."""
+    if not is_remote(place):
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    remote: Any = place
+    try:
+        remote.fs.rm(remote.path, recursive=True)
+    except OSError:  # left behind, it costs a few bytes
+        return
