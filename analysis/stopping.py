@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.tables import Study
-from ganstudy.records import TrialStatus
+from ganstudy.records import PROBE_SCORE, RECOVERY, TrialStatus
 
 RECOMMENDED = ("divergence", "mode_collapse", "no_learning")
 """Kinds of event from which no trial of the sweep in docs/stopping.md came back to matter."""
@@ -25,10 +25,8 @@ RECOMMENDED_RULE = "recommended events"
 EAGER = (*RECOMMENDED, "vanishing_gradient", "quality_drop")
 EAGER_RULE = "eager events"
 """Name of the rule that stops at the first of more kinds: it saves more, and may cost a little."""
-GOOD_NEWS = frozenset({"recovery"})
+GOOD_NEWS = frozenset({RECOVERY})
 """Kinds of event that are no failure."""
-PROBE_SCORE = "probe/frechet_distance"
-"""The score that a probe closes with."""
 GAIN = 0.1
 """Share by which a score must become better than at the gain before to be a gain."""
 WORSE = 1.5

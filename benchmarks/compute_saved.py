@@ -31,7 +31,6 @@ from analysis.stopping import (
     EAGER,
     EAGER_RULE,
     GAIN,
-    PROBE_SCORE,
     RECOMMENDED,
     RECOMMENDED_RULE,
     FirstEvent,
@@ -44,7 +43,7 @@ from analysis.stopping import (
 )
 from analysis.tables import Study
 from ganstudy.measure.events import replay
-from ganstudy.records import Point
+from ganstudy.records import PROBE_SCORE, Point
 
 STUDY = Path(__file__).parents[1] / "studies" / "stopping_mnist5k.yaml"
 OF_ALL, OF_SAVABLE = 0.25, 0.70

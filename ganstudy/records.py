@@ -159,6 +159,11 @@ class TrialRecord:
         }
 
 
+PROBE_SCORE = "probe/frechet_distance"
+"""Name of the points that a probe's score is in; lower is better."""
+RECOVERY = "recovery"
+"""The one kind of event that is no failure."""
+
 POINTS_SCHEMA = pa.schema(
     [
         ("trial_id", pa.string()),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ganstudy.records import Event, TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import PROBE_SCORE, RECOVERY, Event, TrialRecord, TrialResult, TrialStatus
 from ganstudy.registry import StudyError
 from ganstudy.store import Attempt, StudyFolder, last_line
 from ganstudy.study.reading import read_yaml
@@ -25,8 +25,6 @@ from ganstudy.study.space import (
     parse_distribution,
 )
 
-RECOVERY = "recovery"
-"""The one kind of event that is no failure."""
 LISTED = 5
 """Trials that are named where a prefix is not unique."""
 
@@ -38,7 +36,7 @@ class Score(NamedTuple):
     minimize: bool
 
 
-PROBE = Score("probe/frechet_distance", minimize=True)
+PROBE = Score(PROBE_SCORE, minimize=True)
 """The probes' score, which detectors read: it comes more often than the primary one."""
 
 

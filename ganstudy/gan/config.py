@@ -15,7 +15,7 @@ from ganstudy.gan.losses import LOSSES, Loss, Objective
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from ganstudy.gan.regularizers import REGULARIZERS, Regularizer
 from ganstudy.gan.stabilizers import STABILIZERS, Stabilizer
-from ganstudy.registry import Component, Registry, StudyError, only_text_keys, unknown
+from ganstudy.registry import Component, Registry, StudyError, only_text_keys, unknown, whole
 
 MemoryFormat = Literal["channels_last", "contiguous"]
 Precision = Literal["float32", "bfloat16"]
@@ -95,9 +95,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check the plain values, and what cannot go together; components checked themselves."""
         for name in ("n_critic", "generator_steps", "batch_size", "discriminator_updates"):
-            _whole(name, getattr(self, name), least=1)
+            at(name, whole, getattr(self, name))
         if self.data_seed is not None:
-            _whole("data_seed", self.data_seed, least=0)
+            at("data_seed", whole, self.data_seed, least=0)
         for name in ("simultaneous", "flips", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise StudyError(name, f"must be true or false, got {getattr(self, name)!r}")
@@ -208,11 +208,6 @@ def _checked(path: str, check: Callable[[TrainConfig], None], config: TrainConfi
         raise StudyError(path, str(error)) from None
 
 
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise StudyError(name, f"must be a whole number of at least {least}, got {value!r}")
-
-
 T = TypeVar("T")
 
 
@@ -222,6 +217,13 @@ def at(path: str, build: Callable[..., T], *arguments: Any, **options: Any) -> T
         return build(*arguments, **options)
     except StudyError as error:
         raise error.under(path) from None
+
+
+def updates(value: object) -> int:
+    """Return N of `{discriminator_updates: N}`: so distances and lengths are written."""
+    if not isinstance(value, Mapping) or set(value) != {"discriminator_updates"}:
+        raise StudyError("", f"must be {{discriminator_updates: N}}, got {value!r}")
+    return at("discriminator_updates", whole, value["discriminator_updates"])
 
 
 def written(key: str, option: str, data: Mapping[str, Any]) -> str:

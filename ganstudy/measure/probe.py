@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import entropy
 from torch import Tensor
 
-from ganstudy.gan.config import at
+from ganstudy.gan.config import at, updates
 from ganstudy.gan.datasets.polygons import ConvexPolygons
 from ganstudy.gan.datasets.toys import Mixture
 from ganstudy.measure.events import names
@@ -57,11 +57,8 @@ class ProbeConfig:
             if key not in ("samples", "every"):
                 raise StudyError(str(key), unknown("key", key, ["samples", "every"]))
         every = data.get("every", {"discriminator_updates": max(1, budget // PER_BUDGET)})
-        if not isinstance(every, Mapping) or set(every) != {"discriminator_updates"}:
-            raise StudyError("every", f"must be {{discriminator_updates: N}}, got {every!r}")
         return cls(
-            at("samples", whole, data.get("samples", 500), least=50),
-            at("every.discriminator_updates", whole, every["discriminator_updates"]),
+            at("samples", whole, data.get("samples", 500), least=50), at("every", updates, every)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,8 +135,8 @@ class Probe:
             for mode, wanted in sorted(self._wanted.items())
             if wanted * self.samples >= LEAST_EXPECTED
         }
-        spread, whole = (math.exp(entropy(list(s.values()))) for s in (share, self._wanted))
-        values[names.EFFECTIVE_MODES] = spread / whole
+        generated, real = (math.exp(entropy(list(s.values()))) for s in (share, self._wanted))
+        values[names.EFFECTIVE_MODES] = generated / real
         return values
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ganstudy.gan.config import at
+from ganstudy.gan.config import at, updates
 from ganstudy.gan.datasets import Dataset, Split, normalize
 from ganstudy.gan.seeding import stream
 from ganstudy.measure.events import names
@@ -97,9 +97,6 @@ class MeasureConfig:
             if key not in known:
                 raise StudyError(str(key), unknown("key", key, known))
         plain = {**DEFAULTS, "every": {"discriminator_updates": max(1, budget // 6)}, **data}
-        every = plain["every"]
-        if not isinstance(every, Mapping) or set(every) != {"discriminator_updates"}:
-            raise StudyError("every", f"must be {{discriminator_updates: N}}, got {every!r}")
         metrics, final = placed(
             at("metrics", parse_metrics, plain["metrics"]),
             () if plain["final"] == [] else at("final", parse_metrics, plain["final"]),
@@ -108,7 +105,7 @@ class MeasureConfig:
             features=at("features", FEATURES.parse, plain["features"]),
             metrics=metrics,
             samples=at("samples", whole, plain["samples"], least=10),
-            every=at("every.discriminator_updates", whole, every["discriminator_updates"]),
+            every=at("every", updates, plain["every"]),
             noise_seed=at("noise_seed", whole, plain["noise_seed"], least=0),
             final=final,
             raw=at("raw", yes_or_no, plain["raw"]),

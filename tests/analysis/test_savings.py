@@ -13,7 +13,6 @@ import pytest
 from analysis import savings
 from analysis.report import render
 from analysis.stopping import (
-    PROBE_SCORE,
     FirstEvent,
     asha,
     median_stopping,
@@ -21,7 +20,7 @@ from analysis.stopping import (
     stopping_rules,
 )
 from analysis.tables import Study
-from ganstudy.records import Results, TrialStatus, load_results
+from ganstudy.records import PROBE_SCORE, Results, TrialStatus, load_results
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study

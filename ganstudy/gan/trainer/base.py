@@ -98,7 +98,8 @@ class NetworkTrainer(ABC):
         if not self._sums:
             return {}
         for role in ROLES:
-            self._note(f"{role}_weight_norm", get_total_norm(self._weights(role)))
+            weights = [p.detach() for p in self._network(role).parameters()]
+            self._note(f"{role}_weight_norm", get_total_norm(weights))
         names = list(self._sums)
         means = [torch.stack(values).double().mean() for values in self._sums.values()]
         return dict(zip(names, torch.stack(means).tolist(), strict=True))

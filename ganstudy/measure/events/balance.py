@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -13,7 +14,6 @@ from ganstudy.measure.events.base import (
     Best,
     Count,
     Detector,
-    Episode,
     ProbeWatcher,
     Share,
     Watcher,
@@ -47,22 +47,20 @@ class DiscriminatorOverpowering(Detector):
         return DiscriminatorOverpoweringWatcher(self)
 
 
-class DiscriminatorOverpoweringWatcher(ProbeWatcher):
+class DiscriminatorOverpoweringWatcher(ProbeWatcher[DiscriminatorOverpowering]):
     """Judges held-out AUC against the gain in score."""
 
     needs = (names.AUC,)
 
     def __init__(self, detector: DiscriminatorOverpowering) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._best, self._floor = detector, Best(), 0.0
-        self._episode = Episode("discriminator_overpowering", detector.patience)
+        super().__init__(detector, detector.patience)
+        self._best = Best()
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        self._floor = values.get(names.FLOOR, self._floor)
         gained = self._best.gain(values, self.detector.standard_errors)
         auc, score = values[names.AUC], values[names.SCORE]
-        far = score > self.detector.floors * self._floor
+        limit = self.detector.floors * self.floor
         evidence = {
             "signal": names.AUC,
             "value": auc,
@@ -71,8 +69,9 @@ class DiscriminatorOverpoweringWatcher(ProbeWatcher):
             "best_so_far": self._best.value,
             "rule": f"without a gain in score at {self.detector.patience} probes running",
         }
-        holds = at > 0 and auc >= self.detector.auc and far and not gained
-        return self._episode.update(at, holds, auc, evidence)
+        holds = at > 0 and auc >= self.detector.auc and score > limit and not gained
+        severity = 1 - limit / score if holds else 0.0
+        return self.episode.update(at, holds, severity, evidence)
 
 
 @DETECTORS.register("generator_overpowering")
@@ -101,32 +100,29 @@ class GeneratorOverpowering(Detector):
         return GeneratorOverpoweringWatcher(self)
 
 
-class GeneratorOverpoweringWatcher(ProbeWatcher):
+class GeneratorOverpoweringWatcher(ProbeWatcher[GeneratorOverpowering]):
     """Judges held-out AUC against the distance from real images."""
 
     needs = (names.AUC,)
 
     def __init__(self, detector: GeneratorOverpowering) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._floor, self._untrained = detector, float("inf"), 0.0
-        self._episode = Episode("generator_overpowering", detector.patience)
+        super().__init__(detector, detector.patience)
+        # Without a floor nothing is known to be far; without an untrained score the floor decides.
+        self.floor, self.untrained = math.inf, 0.0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        self._floor = values.get(names.FLOOR, self._floor)
         auc, score = values[names.AUC], values[names.SCORE]
-        if at == 0:
-            self._untrained = score
-        far = self.detector.untrained * self._untrained
-        limit = max(self.detector.floors * self._floor, far)
+        far = self.detector.untrained * self.untrained
+        limit = max(self.detector.floors * self.floor, far)
         evidence = {
             "signal": names.AUC,
             "value": auc,
             "limit": self.detector.auc,
             names.SCORE: score,
-            names.FLOOR: self._floor,
+            names.FLOOR: self.floor,
             "rule": f"with a score above {limit:.4g} at {self.detector.patience} probes running",
         }
         holds = at > 0 and auc <= self.detector.auc and score > limit
         severity = 1 - limit / score if score > 0 else 0.0
-        return self._episode.update(at, holds, severity, evidence)
+        return self.episode.update(at, holds, severity, evidence)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -31,17 +31,22 @@ class Watcher(Protocol):
         """Take the next point; return an event that was just detected or has just ended."""
 
 
+@runtime_checkable
+class Listener(Protocol):
+    """A watcher that is told of the events of all detectors as they begin and end."""
+
+    def hear(self, event: Event) -> None:
+        """Take the news of an event."""
+
+
 class Detector(Component, ABC):
     """A kind of failure with its definition's parameters; `name` is the event's kind.
 
     Attributes:
         reads: Beginnings of the names of the points that it reads; all points if empty.
-        hears: Whether its watchers have a method `hear(event)` that is told of the events of
-            other detectors as they begin and end.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
-    hears: ClassVar[bool] = False
 
     @abstractmethod
     def start(self) -> Watcher:
@@ -82,17 +87,29 @@ class Episode:
         )
 
 
-class ProbeWatcher(ABC):
+D = TypeVar("D", bound=Detector)
+
+
+class ProbeWatcher(ABC, Generic[D]):
     """Judges each probe as a whole: the values that it needs of one update, once the score came.
 
     Logs of other systems, whose score is called fid, are judged at each of their scores.
+
+    Attributes:
+        needs: Values without which a probe is not judged.
+        detector: Whose parameters it goes by.
+        episode: Of the condition that it judges.
+        untrained: The untrained generator's score; infinite where a log begins later.
+        floor: Real samples' score; 0 where it is not known.
+        seen: Probes judged after the untrained generator's.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Values without which a probe is not judged."""
 
-    def __init__(self) -> None:
-        """Start with nothing seen."""
+    def __init__(self, detector: D, patience: int = 1) -> None:
+        """Start with nothing seen; an episode begins and ends after `patience` probes."""
+        self.detector, self.episode = detector, Episode(detector.name, patience)
+        self.untrained, self.floor, self.seen = math.inf, 0.0, 0
         self._at = -1
         self._values: dict[str, float] = {}
 
@@ -105,6 +122,10 @@ class ProbeWatcher(ABC):
         self._values[names.SCORE] = point.value
         if not math.isfinite(point.value) or any(n not in self._values for n in self.needs):
             return None
+        if self._at == 0:
+            self.untrained = point.value
+        self.floor = self._values.get(names.FLOOR, self.floor)
+        self.seen += self._at > 0
         return self.judge(self._at, self._values)
 
     @abstractmethod
@@ -128,33 +149,13 @@ class Best:
         return gained
 
 
-class Learning:
-    """Whether the generator has learned: its best score is far below the untrained one's.
-
-    Logs that do not begin with the untrained generator are taken to have learned.
-    """
-
-    def __init__(self, share: float) -> None:
-        """Ask for a score of at most `share` of the untrained generator's."""
-        self.share = share
-        self._limit = math.inf
-        self.has_learned = False
-
-    def update(self, at: int, values: Mapping[str, float]) -> bool:
-        """Take a probe's score; return whether the generator has ever been that good."""
-        if at == 0:
-            self._limit = self.share * values[names.SCORE]
-        elif values[names.SCORE] <= self._limit:
-            self.has_learned = True
-        return self.has_learned
-
-
 class EventLog:
     """The events of one trial, kept up to date while points come in."""
 
     def __init__(self, detectors: Iterable[Detector]) -> None:
         """Start every detector."""
         self._watchers = [(detector, detector.start()) for detector in detectors]
+        self._listeners = [w for _, w in self._watchers if isinstance(w, Listener)]
         self._readers: dict[str, list[Watcher]] = {}
         self._events: dict[tuple[str, int], Event] = {}
 
@@ -174,7 +175,8 @@ class EventLog:
                 if (event.kind, event.onset) not in self._events:  # a recovery comes with its end
                     begun.append(event)
                 self._events[event.kind, event.onset] = event
-                self._tell(event)
+                for listener in self._listeners:
+                    listener.hear(event)
         return begun
 
     def _readers_of(self, name: str) -> list[Watcher]:
@@ -186,11 +188,6 @@ class EventLog:
                 if not detector.reads or name.startswith(detector.reads)
             ]
         return readers
-
-    def _tell(self, event: Event) -> None:
-        for detector, watcher in self._watchers:
-            if detector.hears:
-                watcher.hear(event)  # type: ignore[attr-defined]
 
 
 def replay(points: Sequence[Point], detectors: Iterable[Detector] | None = None) -> list[Event]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ganstudy.gan.config import at
 from ganstudy.measure.events.base import DETECTORS, Detector
+from ganstudy.records import RECOVERY
 from ganstudy.registry import StudyError, only_text_keys, unknown
 
 
@@ -53,6 +54,9 @@ class EventsConfig:
         for kind in stop_on:
             if kind not in watching:
                 raise StudyError("stop_on", unknown("event that is watched for", kind, watching))
+        if RECOVERY in stop_on:
+            rule = f"{RECOVERY} is no failure: a trial that came back is not to be stopped for it"
+            raise StudyError("stop_on", rule)
         return cls(detectors, tuple(stop_on))
 
     def to_dict(self) -> dict[str, Any]:

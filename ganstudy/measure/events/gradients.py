@@ -93,30 +93,26 @@ class DivergenceWatcher:
         return Event("divergence", onset, point.discriminator_updates, 1.0, evidence)
 
 
-class WorseWatcher(ProbeWatcher):
+class WorseWatcher(ProbeWatcher[Divergence]):
     """Compares the score with the untrained generator's."""
 
     def __init__(self, detector: Divergence) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector = detector
-        self._episode = Episode("divergence", detector.patience)
-        self._untrained: tuple[float, float] | None = None
-        self._seen = 0
+        super().__init__(detector, detector.patience)
+        self._untrained_error = 0.0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
         if at == 0:
-            self._untrained = (score, error)
-        if self._untrained is None or at == 0:
+            self._untrained_error = error
             return None
-        self._seen += 1
-        untrained, its_error = self._untrained
-        limit = max(self.detector.worse * untrained, untrained + 3 * math.hypot(error, its_error))
-        holds = score > limit and self._seen > self.detector.warmup
-        rule = f"above the untrained generator's {untrained:.4g}"
+        noise = 3 * math.hypot(error, self._untrained_error)
+        limit = max(self.detector.worse * self.untrained, self.untrained + noise)
+        holds = score > limit and self.seen > self.detector.warmup
+        rule = f"above the untrained generator's {self.untrained:.4g}"
         evidence = {"signal": names.SCORE, "value": score, "limit": limit, "rule": rule}
-        return self._episode.update(at, holds, 1 - untrained / score if score else 0.0, evidence)
+        severity = 1 - self.untrained / score if holds else 0.0
+        return self.episode.update(at, holds, severity, evidence)
 
 
 @DETECTORS.register("vanishing_gradient", paper="Arjovsky & Bottou 2017, arXiv:1701.04862")
@@ -156,7 +152,7 @@ class VanishingGradientWatcher:
     def __init__(self, detector: VanishingGradient) -> None:
         """Start with nothing seen."""
         self.detector = detector
-        self._episode = Episode("vanishing_gradient", detector.patience)
+        self._episode = Episode(detector.name, detector.patience)
         self._passed: deque[float] = deque(maxlen=detector.history)
         self._usual = 0.0
         self._latest: dict[str, float] = {}
@@ -187,7 +183,10 @@ class VanishingGradientWatcher:
         score = self._latest.get(names.SCORE, math.inf)
         learns = score > self.detector.untrained * self._untrained
         holds = nothing and learns and auc > self.detector.auc
-        return self._episode.update(point.discriminator_updates, holds, 1 - slope, evidence)
+        # A flat discriminator under a linear loss has a slope of 1; one that had won before the
+        # first read, nothing usual that could be lost.
+        left = min(slope, passed / self._usual) if self._usual > 0 else slope
+        return self._episode.update(point.discriminator_updates, holds, 1 - left, evidence)
 
 
 @DETECTORS.register("exploding_gradient")

@@ -15,8 +15,6 @@ from ganstudy.measure.events.base import (
     Best,
     Count,
     Detector,
-    Episode,
-    Learning,
     ProbeWatcher,
     Share,
     Watcher,
@@ -55,23 +53,21 @@ class ModeCollapse(Detector):
         return ModeCollapseWatcher(self)
 
 
-class ModeCollapseWatcher(ProbeWatcher):
+class ModeCollapseWatcher(ProbeWatcher[ModeCollapse]):
     """Judges the spread of samples."""
 
     needs = (names.EFFECTIVE_MODES,)
 
     def __init__(self, detector: ModeCollapse) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._best = detector, Best()
-        self._episode = Episode("mode_collapse", detector.patience)
-        self._seen, self._had, self._apart = 0, False, False
+        super().__init__(detector, detector.patience)
+        self._best = Best()
+        self._had = self._apart = False
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         modes, spread = values[names.EFFECTIVE_MODES], values.get(names.DIVERSITY, 1.0)
         few, alike = modes <= self.detector.effective_modes, spread <= self.detector.diversity
-        self._seen += at > 0
         # Samples that were never apart are those of a generator that has not learned.
         alike = alike and self._apart
         self._apart = self._apart or (at > 0 and spread > self.detector.diversity)
@@ -84,9 +80,9 @@ class ModeCollapseWatcher(ProbeWatcher):
             names.DIVERSITY: spread,
             "rule": f"at {self.detector.patience} probes running, without a gain in score",
         }
-        judged = self._seen > (0 if self._had else self.detector.warmup)
+        judged = self.seen > (0 if self._had else self.detector.warmup)
         holds = judged and (few or alike) and not learning
-        return self._episode.update(at, holds, 1 - min(modes, spread), evidence)
+        return self.episode.update(at, holds, 1 - min(modes, spread), evidence)
 
 
 @DETECTORS.register("mode_dropping")
@@ -121,36 +117,32 @@ class ModeDropping(Detector):
         return ModeDroppingWatcher(self)
 
 
-class ModeDroppingWatcher(ProbeWatcher):
+class ModeDroppingWatcher(ProbeWatcher[ModeDropping]):
     """Follows which modes are lost."""
 
     needs = (names.EFFECTIVE_MODES,)
 
     def __init__(self, detector: ModeDropping) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._best = detector, Best()
-        self._learning = Learning(detector.learned)
-        self._episode = Episode("mode_dropping", detector.patience)
+        super().__init__(detector, detector.patience)
+        self._best = Best()
         self._lost: frozenset[str] = frozenset()
         self._had: set[str] = set()
-        self._seen = 0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         shares = {n: v for n, v in values.items() if n.startswith(names.SHARE)}
         lost = frozenset(n for n, share in shares.items() if share < self.detector.share)
-        self._seen += at > 0
-        if self._seen <= self.detector.warmup:
+        if self.seen <= self.detector.warmup:
             lost &= self._had
         self._had |= {n for n, share in shares.items() if at > 0 and share >= self.detector.had}
         collapsed = values[names.EFFECTIVE_MODES] <= self.detector.effective_modes
-        learned = self._learning.update(at, values)
+        learned = self._best.value <= self.detector.learned * self.untrained
         if not learned or collapsed or learning:
             lost = frozenset()
         still = self._lost & lost
         if lost and not still:  # others are lost now, which begins anew
-            self._episode.update(at, False, 0.0, {})
+            self.episode.update(at, False, 0.0, {})
         self._lost = still or lost
         evidence = {
             "signal": names.SHARE + "<mode>",
@@ -162,7 +154,7 @@ class ModeDroppingWatcher(ProbeWatcher):
             "rule": f"lost at {self.detector.patience} probes running",
         }
         severity = len(self._lost) / max(1, len(shares))
-        return self._episode.update(at, bool(self._lost), severity, evidence)
+        return self.episode.update(at, bool(self._lost), severity, evidence)
 
 
 @DETECTORS.register("oscillation", paper="Mescheder et al. 2018, arXiv:1801.04406")
@@ -200,7 +192,7 @@ class Oscillation(Detector):
         return OscillationWatcher(self)
 
 
-class OscillationWatcher(ProbeWatcher):
+class OscillationWatcher(ProbeWatcher[Oscillation]):
     """Keeps the last readings of logits and of shares."""
 
     EVERY = 4
@@ -208,13 +200,11 @@ class OscillationWatcher(ProbeWatcher):
 
     def __init__(self, detector: Oscillation) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector = detector
+        super().__init__(detector)
         self._logits = {n: deque[list[float]](maxlen=detector.window) for n in names.LOGITS}
         self._reads = dict.fromkeys(names.LOGITS, 0)
         self._shares: deque[list[float]] = deque(maxlen=detector.probes)
         self._swinging: dict[str, Cycle] = {}
-        self._episode = Episode("oscillation", 1)
 
     def update(self, point: Point) -> Event | None:
         series = self._logits.get(point.name)
@@ -250,7 +240,7 @@ class OscillationWatcher(ProbeWatcher):
                 "rule": f"autocorrelation at the period, over {cycle.readings} readings",
             }
         severity = 0.0 if cycle is None else cycle.correlation
-        return self._episode.update(at, bool(self._swinging), severity, evidence)
+        return self.episode.update(at, bool(self._swinging), severity, evidence)
 
 
 class Cycle(NamedTuple):

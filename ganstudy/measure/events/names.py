@@ -4,6 +4,8 @@ A probe scores few samples, often: its values stand at one discriminator update,
 closes it.
 """
 
+from ganstudy.records import PROBE_SCORE
+
 PROBE = "probe/"
 """How the names of a probe's values begin."""
 SHARE = PROBE + "share/"
@@ -16,9 +18,9 @@ CHECKERBOARD_SE = CHECKERBOARD + "_se"
 MEMORIZATION = PROBE + "memorization"
 FLOOR = PROBE + "floor"
 """The score of real samples against real ones, as many as a probe has; told once."""
-SCORE_SE = PROBE + "frechet_distance_se"
-SCORE = PROBE + "frechet_distance"
+SCORE = PROBE_SCORE
 """The score, lower is better; it closes a probe."""
+SCORE_SE = SCORE + "_se"
 FOREIGN_SCORE = "fid"
 """What logs of other systems call their score."""
 SCORES = (SCORE, FOREIGN_SCORE)

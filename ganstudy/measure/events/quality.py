@@ -14,12 +14,11 @@ from ganstudy.measure.events.base import (
     DETECTORS,
     Count,
     Detector,
-    Episode,
     ProbeWatcher,
     Share,
     Watcher,
 )
-from ganstudy.records import Event
+from ganstudy.records import RECOVERY, Event
 from ganstudy.registry import component
 
 Factor = Annotated[float, Field(ge=1)]
@@ -43,23 +42,20 @@ class QualityDrop(Detector):
         return QualityDropWatcher(self)
 
 
-class QualityDropWatcher(ProbeWatcher):
+class QualityDropWatcher(ProbeWatcher[QualityDrop]):
     """Compares each score with the best before it."""
 
     def __init__(self, detector: QualityDrop) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._floor = detector, 0.0
+        super().__init__(detector, detector.patience)
         self._best, self._error, self._best_at = math.inf, 0.0, 0
-        self._episode = Episode("quality_drop", detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        self._floor = values.get(names.FLOOR, self._floor)
         score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
         if at == 0:
             return None  # what is not trained has nothing to lose
         best, noise = self._best, self.detector.standard_errors * math.hypot(error, self._error)
-        limit = max(self.detector.times * max(best, self._floor), best + noise)
+        limit = max(self.detector.times * max(best, self.floor), best + noise)
         evidence = {
             "signal": names.SCORE,
             "value": score,
@@ -72,7 +68,7 @@ class QualityDropWatcher(ProbeWatcher):
         if score < best:
             self._best, self._error, self._best_at = score, error, at
         severity = 1 - best / score if score > best else 0.0
-        return self._episode.update(at, score >= limit, severity, evidence)
+        return self.episode.update(at, score >= limit, severity, evidence)
 
 
 @DETECTORS.register("no_learning")
@@ -94,37 +90,34 @@ class NoLearning(Detector):
         return NoLearningWatcher(self)
 
 
-class NoLearningWatcher(ProbeWatcher):
+class NoLearningWatcher(ProbeWatcher[NoLearning]):
     """Compares the best score with the untrained generator's, on the same latents."""
 
     def __init__(self, detector: NoLearning) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._untrained, self._best = detector, math.nan, math.inf
-        self._seen = 0
-        self._episode = Episode("no_learning", 1)
+        super().__init__(detector)
+        self._best = math.inf
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score = values[names.SCORE]
         if at == 0:
-            self._untrained = score
             return None
-        self._seen, self._best = self._seen + 1, min(self._best, score)
-        limit = (1 - self.detector.gain) * self._untrained
+        self._best = min(self._best, score)
+        limit = (1 - self.detector.gain) * self.untrained
         holds = (
-            self._seen >= self.detector.probes
+            self.seen >= self.detector.probes
             and self._best > limit
-            and score <= self.detector.worse * self._untrained
+            and score <= self.detector.worse * self.untrained
         )
         evidence = {
             "signal": names.SCORE,
             "value": self._best,
             "limit": limit,
-            "untrained": self._untrained,
-            "rule": f"the best of {self._seen} probes",
+            "untrained": self.untrained,
+            "rule": f"the best of {self.seen} probes",
         }
-        severity = self._best / self._untrained if self._untrained > 0 else 0.0
-        return self._episode.update(at, holds, severity, evidence)
+        severity = self._best / self.untrained if holds else 0.0
+        return self.episode.update(at, holds, severity, evidence)
 
 
 @DETECTORS.register("checkerboard", paper="Odena et al. 2016, doi:10.23915/distill.00003")
@@ -150,19 +143,16 @@ class Checkerboard(Detector):
         return CheckerboardWatcher(self)
 
 
-class CheckerboardWatcher(ProbeWatcher):
+class CheckerboardWatcher(ProbeWatcher[Checkerboard]):
     """Judges the spectrum's peaks."""
 
     needs = (names.CHECKERBOARD,)
 
     def __init__(self, detector: Checkerboard) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector, self._seen = detector, 0
-        self._episode = Episode("checkerboard", detector.patience)
+        super().__init__(detector, detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        self._seen += at > 0
         level, error = values[names.CHECKERBOARD], values.get(names.CHECKERBOARD_SE, 0.0)
         limit = self.detector.decibels + self.detector.standard_errors * error
         evidence = {
@@ -172,9 +162,9 @@ class CheckerboardWatcher(ProbeWatcher):
             "rule": "decibels over neighbouring frequencies and over real images",
         }
         varied = min(values.get(n, 1.0) for n in (names.EFFECTIVE_MODES, names.DIVERSITY))
-        judged = self._seen > self.detector.warmup and varied >= self.detector.varied
+        judged = self.seen > self.detector.warmup and varied >= self.detector.varied
         holds = judged and level > limit
-        return self._episode.update(at, holds, level / 30, evidence)
+        return self.episode.update(at, holds, level / 30, evidence)
 
 
 @DETECTORS.register("memorization", paper="Meehan et al. 2020, arXiv:2004.05675")
@@ -193,16 +183,14 @@ class Memorization(Detector):
         return MemorizationWatcher(self)
 
 
-class MemorizationWatcher(ProbeWatcher):
+class MemorizationWatcher(ProbeWatcher[Memorization]):
     """Judges the z score."""
 
     needs = (names.MEMORIZATION,)
 
     def __init__(self, detector: Memorization) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector = detector
-        self._episode = Episode("memorization", detector.patience)
+        super().__init__(detector, detector.patience)
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         z = values[names.MEMORIZATION]
@@ -214,10 +202,10 @@ class MemorizationWatcher(ProbeWatcher):
             f"probes running",
         }
         holds = at > 0 and z < self.detector.z
-        return self._episode.update(at, holds, -z / 30, evidence)
+        return self.episode.update(at, holds, -z / 30, evidence)
 
 
-@DETECTORS.register("recovery")
+@DETECTORS.register(RECOVERY)
 @component
 class Recovery(Detector):
     """All other events have ended, and the score is back near its best before them. No failure."""
@@ -231,13 +219,12 @@ class Recovery(Detector):
     """Worst score since the detection over the best before it, below which nothing was lost."""
 
     reads = (names.PROBE, *names.SCORES)
-    hears = True
 
     def start(self) -> Watcher:
         return RecoveryWatcher(self)
 
 
-class RecoveryWatcher(ProbeWatcher):
+class RecoveryWatcher(ProbeWatcher[Recovery]):
     """Remembers how good the generator was, and waits for it to be so again."""
 
     PROBES = 12
@@ -245,9 +232,7 @@ class RecoveryWatcher(ProbeWatcher):
 
     def __init__(self, detector: Recovery) -> None:
         """Start with nothing seen."""
-        super().__init__()
-        self.detector = detector
-        self._untrained = math.inf
+        super().__init__(detector)
         self._bests: deque[tuple[int, float]] = deque([(0, math.inf)], maxlen=self.PROBES)
         self._lasting: set[str] = set()
         self._first: Event | None = None
@@ -256,7 +241,7 @@ class RecoveryWatcher(ProbeWatcher):
 
     def hear(self, event: Event) -> None:
         """Take the news that an event has begun or ended."""
-        if event.kind == "recovery":
+        if event.kind == RECOVERY:
             return
         if event.ended is not None:
             self._lasting.discard(event.kind)
@@ -271,14 +256,13 @@ class RecoveryWatcher(ProbeWatcher):
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score = values[names.SCORE]
         if at == 0:
-            self._untrained = score
             return None
         self._bests.append((at, min(score, self._bests[-1][1])))
         first, before = self._first, self._before
         self._worst = max(self._worst, score)
         if first is None or self._lasting:
             return None
-        had = before <= self.detector.learned * self._untrained and math.isfinite(before)
+        had = before <= self.detector.learned * self.untrained and math.isfinite(before)
         if not had:
             self._first = None
         if not had or score > self.detector.times * before:
@@ -294,4 +278,4 @@ class RecoveryWatcher(ProbeWatcher):
             "onset": first.onset,
             "rule": f"{first.kind} is over and the score is back",
         }
-        return Event("recovery", self._ended, at, 0.0, evidence, at)
+        return Event(RECOVERY, self._ended, at, 0.0, evidence, at)

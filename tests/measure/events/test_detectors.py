@@ -127,9 +127,12 @@ def test_vanishing_needs_nothing_to_pass_and_separation():
     assert events("vanishing_gradient", quiet) == []
     assert len(events("vanishing_gradient", quiet | probes([100.0, *[50.0] * 13]))) == 1
     # A flat discriminator is as bad as a flat loss.
-    assert spans(passing([1.0] * 14, [*usual, *[4e-4] * 6])) == [(800, 900, None)]
+    (flat,) = passing([1.0] * 14, [*usual, *[4e-4] * 6])
+    assert (flat.onset, flat.detected, flat.ended) == (800, 900, None)
+    assert flat.severity == pytest.approx(1 - 4e-4 / 0.5)
     # Gone before the first read.
-    assert len(passing(gone, [1.0] * 6)) == 1
+    (early,) = passing(gone, [1.0] * 6)
+    assert early.severity == pytest.approx(1 - 1e-4)
     # A hundredth is no vanishing.
     assert passing([0.5] * 14, [*[1.0] * 8, *[0.01] * 6]) == []
 
@@ -265,6 +268,7 @@ def test_discriminator_overpowering_needs_separation_and_no_gain():
     stuck = [2000.0, 900.0, 905.0, 902.0, 907.0, 903.0]
     (event,) = overpowering([1.0] * 6, stuck)
     assert (event.onset, event.detected) == (200, 500)
+    assert event.severity == pytest.approx(1 - 40 / 903)  # twice the floor of 20
     assert overpowering([0.9] * 6, stuck) == []
     assert overpowering([1.0] * 6, [2000.0, 900.0, 700.0, 600.0, 500.0, 400.0]) == []
     # Gains within two standard errors of the difference are none.
@@ -404,3 +408,5 @@ def test_config_removes_detectors_and_refuses_to_stop_on_what_nobody_watches():
         EventsConfig.from_dict(
             {"detectors": {"mode_collapse": None}, "stop_on": ["mode_collapse"]}
         )
+    with pytest.raises(StudyError, match="stop_on: recovery is no failure"):
+        EventsConfig.from_dict({"stop_on": ["divergence", "recovery"]})
