@@ -21,6 +21,7 @@ from ganstudy.study.recipes import RECIPES, RecipeUse, families
 from ganstudy.study.replicate import Replicate
 from ganstudy.study.space import KINDS
 from ganstudy.study.spec import TRAIN_KEYS, Design, Resources
+from ganstudy.study.stopping import STOPPING
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
@@ -34,6 +35,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "features": FEATURES,
     "metric": METRICS,
     "detector": DETECTORS,
+    "stopping": STOPPING,
 }
 ONE: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
@@ -98,6 +100,7 @@ def study_schema() -> dict[str, Any]:
                 "max_failed_trials": {"type": "integer", "minimum": 0},
                 "recipe": _recipe([*families(), *RECIPES]),
                 "replicate": _replicate(),
+                "stopping": _stopping(),
             }
         ),
     }
@@ -133,6 +136,16 @@ def _replicate() -> dict[str, Any]:
     return schema
 
 
+def _stopping() -> dict[str, Any]:
+    """Return the schema of `stopping`: a rule's name, or the rule with its options."""
+    rules = [
+        _mapping({name: _mapping(STOPPING.schema(name).get("properties", {}))})
+        | {"required": [name]}
+        for name in STOPPING.names()
+    ]
+    return {"anyOf": [{"enum": STOPPING.names()}, *rules, {"type": "null"}]}
+
+
 def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
@@ -163,5 +176,5 @@ def _space() -> dict[str, Any]:
     kinds: list[dict[str, Any]] = []
     for kind in KINDS:
         values = {"type": "array", "minItems": 1} if kind == "choice" else pair
-        kinds.append(_mapping({kind: values}) | {"required": [kind]})
+        kinds.append(_mapping({kind: values, "when": {"type": "object"}}) | {"required": [kind]})
     return {"type": "object", "additionalProperties": {"anyOf": [*kinds, {"type": "null"}]}}

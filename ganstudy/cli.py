@@ -248,6 +248,8 @@ def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
         same = ("sampler", "seeds", "seed")
         if any(getattr(old.design, key) != getattr(spec.design, key) for key in same):
             refuse("--extend: an adaptive study keeps its sampler and its seeds")
+    if spec.stopping != old.stopping:
+        refuse(f"--extend: stopping must be that of {directory}: its trials competed by it")
     if spec.design.configs < old.design.configs:
         refuse(
             f"--extend: design.configs is {old.design.configs} in {directory} and "

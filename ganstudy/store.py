@@ -258,6 +258,10 @@ class Collected(NamedTuple):
     events: list[dict[str, Any]]
 
 
+def _lines(identities: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(identity, sort_keys=True) + "\n" for identity in identities)
+
+
 class StudyFolder:
     """The folder of one study, seen by its driver and by its readers."""
 
@@ -345,12 +349,13 @@ class StudyFolder:
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
-        lines = (json.dumps(identity, sort_keys=True) + "\n" for identity in plan)
-        write_text(self.folder / "plan.jsonl", "".join(lines))
+        write_text(self.folder / "plan.jsonl", _lines(plan))
 
     def append_plan(self, identities: Iterable[Mapping[str, Any]]) -> None:
         """Add trials to the plan: an adaptive search does not know its trials beforehand."""
-        self.write_plan([*self.read_plan(), *identities])
+        # Written anew as a whole: an object store cannot append, and a kill leaves no half line.
+        path = self.folder / "plan.jsonl"
+        write_text(path, path.read_text(encoding="utf-8") + _lines(identities))
 
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan."""

@@ -58,6 +58,11 @@ LOOKS = 8
 """Probes whose samples are kept: an event's onset lies a few probes before its detection."""
 
 
+def trial_id(arm: str, config_id: str, seed: int) -> str:
+    """Return the name of a trial: readable, and unique in its study."""
+    return f"{arm}-{config_id}-s{seed}"
+
+
 @dataclass(frozen=True)
 class TrialSpec:
     """All that one trial is: who it is, how it trains, how it is measured and watched.
@@ -89,7 +94,7 @@ class TrialSpec:
     @property
     def trial_id(self) -> str:
         """Arm, config and seed."""
-        return f"{self.arm}-{self.config_id}-s{self.seed}"
+        return trial_id(self.arm, self.config_id, self.seed)
 
     @property
     def device(self) -> str:

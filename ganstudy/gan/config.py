@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -253,11 +252,11 @@ def _build(registry: Registry[Any], name: str, options: Mapping[Any, Any]) -> An
 
 
 def named(value: object) -> dict[str, Any]:
-    """Return `name` or `{name: ..., ...}` as the mapping, copied."""
+    """Return `name` or `{name: ..., ...}` as a mapping of its own."""
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, Mapping):
-        return copy.deepcopy(dict(value))
+        return dict(value)
     raise StudyError("", f"a name or a mapping with a name is needed, got {value!r}")
 
 
@@ -265,9 +264,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings `over` laid on `base`, by the study grammar.
 
     Mappings merge by key and null removes; a component that is named anew drops the options that
-    belonged to the other one.
+    belonged to the other one. What is nested may be shared with either, so nothing may change it.
     """
-    merged = copy.deepcopy(dict(base))
+    merged = dict(base)
     for key, value in over.items():
         if key in SINGLE or key == "optimizer":
             old = at(key, named, merged[key]) if key in merged else {}
@@ -281,13 +280,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         elif value is None:
             merged.pop(key, None)
         else:
-            merged[key] = copy.deepcopy(value)
+            merged[key] = value
     return merged
 
 
 def expand_shorthands(data: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve `optimizer` and `ttur_ratio` into the two networks' optimisers, fill defaults."""
-    plain = copy.deepcopy(dict(data))
+    plain = dict(data)
     both = at("optimizer", named, plain.pop("optimizer", {}))
     ratio = plain.pop("ttur_ratio", None)
     own_discriminator = at(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
-from ganstudy.study.plan import plan
+from ganstudy.study.plan import Planned, planned
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
+from ganstudy.study.space import condition_of, same
 from ganstudy.study.spec import Arm, StudySpec, parse_study
-from ganstudy.trial import TrialSpec
+from ganstudy.study.stopping import Stopping
 
 ADAM, CONSTANT = OPTIMIZERS.build("adam"), SCHEDULES.build("constant")
 
@@ -68,6 +71,8 @@ def check(spec: StudySpec) -> None:
         _check_together(arm)
     at("measure", spec.measure.check, spec.dataset)
     _check_needs(spec)
+    if spec.stopping is not None:
+        at("stopping", _check_stopping, spec, spec.stopping)
     if spec.design.sampler == "grid":
         _check_grid(spec)
 
@@ -90,7 +95,7 @@ def _check_needs(spec: StudySpec) -> None:
 def _check_swept(arm: Arm, key: str, value: Any) -> None:
     """Check the arm's config at one swept value; an error names the space key alone."""
     try:
-        _check_train(arm.train({key: value}, 0))
+        _check_train(arm.train(arm.at(key, value), 0))
     except StudyError as error:
         # The top of a range is built just below it, where the highest draw can lie.
         shown = f"{value:.6g}" if isinstance(value, float) else repr(value)
@@ -101,26 +106,75 @@ def _check_swept(arm: Arm, key: str, value: Any) -> None:
 def _check_together(arm: Arm) -> None:
     """Build every pair of ends: keys may be right alone and wrong together."""
     for key in arm.space:
-        root = key.removesuffix(".name")
-        options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
-        if root in {*SINGLE, "optimizer"} and options:
-            raise StudyError(
-                arm.path_of(options[0]),
-                f"excludes {key}: another component would not have this option",
-            )
+        _check_options(arm, key)
     for one, other in itertools.combinations(arm.space, 2):
         for values in itertools.product(arm.space[one].ends(), arm.space[other].ends()):
             at_values = dict(zip((one, other), values, strict=True))
+            needed = [arm.at(key, value) for key, value in at_values.items()]
+            if not _agree(*needed):
+                continue  # never drawn together
             try:
-                _check_train(arm.train(at_values, 0))
+                _check_train(arm.train(needed[0] | needed[1], 0))
             except StudyError as error:
                 where = ", ".join(f"{k}: {v}" for k, v in at_values.items())
                 rule = f"{error.rule} (together: {where})"
                 key = error.path if error.path in at_values else other
                 raise StudyError(arm.path_of(key), rule) from None
     for corner in (0, -1):
-        drawn = {key: d.ends()[corner] for key, d in arm.space.items()}
+        ends = {key: distribution.ends()[corner] for key, distribution in arm.space.items()}
+        drawn = arm.draw(ends.__getitem__)
         at(f"arms.{arm.name}.space", _check_train, arm.train(drawn, 0))
+
+
+def _check_options(arm: Arm, key: str) -> None:
+    """Refuse options of one component where the space chooses between components."""
+    root = key.removesuffix(".name")
+    if root not in {*SINGLE, "optimizer"}:
+        return
+    options = [other for other in arm.space if other.startswith(f"{root}.") and other != key]
+    for option in options:
+        if key not in condition_of(arm.space, option):
+            raise StudyError(
+                arm.path_of(option),
+                f"excludes {key}: another component would not have this option; "
+                f"when: {{{key}: VALUE}} says which one has it",
+            )
+
+
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(same(one[key], other[key]) for key in one.keys() & other.keys())
+
+
+def _check_stopping(spec: StudySpec, stopping: Stopping) -> None:
+    """Refuse a rule that could stop nothing, or that would compare what cannot be compared."""
+    if spec.replicate is not None:
+        raise StudyError("", "excludes replicate: the seeds of a config do not compete")
+    for arm in spec.arms:
+        if "budget.discriminator_updates" in arm.space:
+            key = arm.path_of("budget.discriminator_updates")
+            raise StudyError("", f"excludes {key}: its rungs are shares of one budget per arm")
+        first, last = evaluations(spec, stopping, arm)
+        if first >= last:
+            every = spec.measure.every
+            rule = (
+                f"{stopping.name} stops nothing: of the {last} evaluations of {arm.name} "
+                f"(measure.every: {every}) the first after grace is the last; measure more often"
+            )
+            raise StudyError(f"{stopping.name}.grace", rule)
+
+
+def evaluations(spec: StudySpec, stopping: Stopping, arm: Arm) -> tuple[int, int]:
+    """Return the number of the first evaluation that may stop a trial of the arm, and the last."""
+    budget, every = arm.train({}, 0).discriminator_updates, spec.measure.every
+    return stopping.first(budget, every), math.ceil(budget / every)
+
+
+def check_in_process(spec: StudySpec) -> None:
+    """Refuse a study whose trials Ray's schedulers stop, for `--in-process`."""
+    if spec.stopping is not None:
+        raise StudyError(
+            "stopping", f"{spec.stopping.name} is a scheduler of Ray's: leave out --in-process"
+        )
 
 
 def _check_train(config: TrainConfig) -> None:
@@ -186,24 +240,41 @@ def notes(spec: StudySpec) -> list[str]:
     averaging = any(s.averages for arm in spec.arms for s in arm.train({}, 0).stabilizers)
     if spec.measure.raw and not averaging:
         said.append("measure.raw: no arm samples an average of its generator; add stabilizers.ema")
+    if spec.stopping is not None:
+        said += _first_looks(spec, spec.stopping)
     said += [f"measure: {remark}" for remark in spec.measure.remarks(spec.dataset)]
-    return said if spec.design.sampler == "tpe" else [*said, *_repetitions(plan(spec))]
+    return said if spec.design.sampler == "tpe" else [*said, *_repetitions(spec)]
 
 
-def _repetitions(trials: list[TrialSpec]) -> Iterator[str]:
-    """Yield a note for each arm that makes one run several times, and for arms that are one."""
-    hashes: dict[str, list[str]] = {}
-    for trial in trials:
-        hashes.setdefault(trial.arm, []).append(trial.result_hash)
-    for arm, made in hashes.items():
-        if len(set(made)) < len(made):
+def _first_looks(spec: StudySpec, stopping: Stopping) -> Iterator[str]:
+    """Yield a note for each arm that is looked at long after the rule's grace."""
+    for arm in spec.arms:
+        budget, every = arm.train({}, 0).discriminator_updates, spec.measure.every
+        first = stopping.first(budget, every) * every
+        if first > 1.5 * stopping.grace * budget:
             yield (
-                f"{arm}: only {len(set(made))} of its {len(made)} trials differ, the others are "
+                f"stopping: {stopping.name} looks at {arm.name} first at its evaluation after "
+                f"{first} updates, grace is {stopping.grace * budget:g}; measure.every decides"
+            )
+
+
+def _repetitions(spec: StudySpec) -> Iterator[str]:
+    """Yield a note for each arm that makes one run several times, and for arms that are one."""
+    plans: dict[str, list[Planned]] = {arm.name: [] for arm in spec.arms}
+    for one in planned(spec):
+        plans[one.arm.name].append(one)
+    for arm, made in plans.items():
+        differing = len({(json.dumps(p.values, default=str), p.seed) for p in made})
+        if differing < len(made):
+            yield (
+                f"{arm}: only {differing} of its {len(made)} trials differ, the others are "
                 f"the same run again and are counted once; give it a space, or use design.seeds"
             )
-    for one, other in itertools.combinations(hashes, 2):
-        if set(hashes[one]) == set(hashes[other]):
-            yield f"{one}, {other}: the same settings and draws, that is one arm twice"
+    for first, second in itertools.combinations(plans, 2):
+        if len(plans[first]) == len(plans[second]) and all(
+            a.train() == b.train() for a, b in zip(plans[first], plans[second], strict=True)
+        ):
+            yield f"{first}, {second}: the same settings and draws, that is one arm twice"
 
 
 def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
@@ -211,7 +282,7 @@ def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
     if spec.replicate is not None and spec.replicate.configs is not None:
         drawn = list(spec.replicate.configs[arm.name].values())
     else:
-        drawn = [{key: v} for key, d in arm.space.items() for v in d.ends()]
+        drawn = [arm.at(key, v) for key, d in arm.space.items() for v in d.ends()]
         drawn.append({})
     return [arm.train(values, 0) for values in drawn]
 

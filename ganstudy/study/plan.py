@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
+from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.seeding import derive
 from ganstudy.study.replicate import Replicate
 from ganstudy.study.spec import Arm, StudySpec
-from ganstudy.trial import TrialSpec
+from ganstudy.trial import TrialSpec, trial_id
 
 DEFAULT_CONFIG = "default"
+Uniforms = Callable[[Arm, str, int], float]
+"""Arm, key path and number of the config -> a number in [0, 1)."""
 
 
-def plan(spec: StudySpec) -> list[TrialSpec]:
-    """Return every trial of the study, config by config, each config in every arm and seed."""
-    trials = []
+class Planned(NamedTuple):
+    """One trial of a plan, before anything of it is built: thousands are made in no time."""
+
+    arm: Arm
+    config_id: str
+    seed: int
+    values: Mapping[str, Any]
+    """Key path -> swept value."""
+
+    @property
+    def trial_id(self) -> str:
+        """Arm, config and seed."""
+        return trial_id(self.arm.name, self.config_id, self.seed)
+
+    def train(self) -> TrainConfig:
+        """Return the config of its run."""
+        return self.arm.train(self.values, self.seed)
+
+
+def planned(spec: StudySpec) -> Iterator[Planned]:
+    """Yield every trial of the study, config by config, each config in every arm and seed."""
     for config_id, values_of in configs(spec):
         for seed in spec.design.seeds:
             for arm in spec.arms:
                 values = values_of.get(arm.name)
                 if values is not None:
-                    trials.append(trial(spec, arm, config_id, values, seed))
-    return trials
+                    yield Planned(arm, config_id, seed, values)
+
+
+def plan(spec: StudySpec) -> list[TrialSpec]:
+    """Return every trial of the study as it will run, in the order of `planned`."""
+    return [trial(spec, p.arm, p.config_id, p.values, p.seed) for p in planned(spec)]
 
 
 def trial(
@@ -59,14 +84,12 @@ def configs(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     for index in range(spec.design.configs):
         yield (
             f"c{index:02d}",
-            {
-                arm.name: {
-                    key: distribution.at(uniforms(arm, key, index))
-                    for key, distribution in sorted(arm.space.items())
-                }
-                for arm in spec.arms
-            },
+            {arm.name: arm.draw(partial(_value, uniforms, arm, index)) for arm in spec.arms},
         )
+
+
+def _value(uniforms: Uniforms, arm: Arm, index: int, key: str) -> Any:
+    return arm.space[key].at(uniforms(arm, key, index))
 
 
 def uniform(design_seed: int, *key: object) -> float:
@@ -78,7 +101,7 @@ def uniform(design_seed: int, *key: object) -> float:
     return (derive("design", design_seed, *key) >> 10) / 2**53
 
 
-def _hashed(spec: StudySpec) -> Any:
+def _hashed(spec: StudySpec) -> Uniforms:
     design = spec.design
 
     def at(arm: Arm, key: str, index: int) -> float:
@@ -88,7 +111,7 @@ def _hashed(spec: StudySpec) -> Any:
     return at
 
 
-def _sobol(spec: StudySpec) -> Any:
+def _sobol(spec: StudySpec) -> Uniforms:
     """Return draws from one scrambled Sobol sequence over all keys of all arms."""
     from scipy.stats import qmc  # slow to import, and few studies need it
 
@@ -125,6 +148,17 @@ def _grid(spec: StudySpec) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
 
 
 def _products(arm: Arm) -> Iterator[dict[str, Any]]:
-    keys = sorted(arm.space)
-    for values in itertools.product(*(arm.space[key].ends() for key in keys)):
-        yield dict(zip(keys, values, strict=True))
+    """Yield every product of the choices that are drawn together, the last key's fastest."""
+
+    def grow(values: dict[str, Any], keys: list[str]) -> Iterator[dict[str, Any]]:
+        if not keys:
+            yield dict(sorted(values.items()))
+            return
+        key, *rest = keys
+        if not arm.space[key].holds(values):
+            yield from grow(values, rest)
+            return
+        for value in arm.space[key].ends():
+            yield from grow({**values, key: value}, rest)
+
+    yield from grow({}, arm.order)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,14 @@ from ganstudy.study import recipes
 from ganstudy.study.reading import nested
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import Replicate, parse_replicate
-from ganstudy.study.space import Distribution, parse_distribution
+from ganstudy.study.space import (
+    Distribution,
+    condition_of,
+    draw,
+    in_order,
+    parse_distribution,
+)
+from ganstudy.study.stopping import Stopping, parse_stopping
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TRAIN_KEYS = {f.name for f in fields(TrainConfig)} - {"seed", "discriminator_updates"}
@@ -93,11 +101,25 @@ class Arm:
         """Return where in the study a space key stands."""
         return f"space.{key}" if key in self.shared else f"arms.{self.name}.space.{key}"
 
+    @functools.cached_property
+    def order(self) -> list[str]:
+        """The keys of `space`, each after those that its condition names."""
+        return in_order(self.space)
+
+    def draw(self, of: Callable[[str], Any]) -> dict[str, Any]:
+        """Return key -> `of(key)` for the keys of one config, those whose condition holds."""
+        return draw(self.space, self.order, of)
+
+    def at(self, key: str, value: Any) -> dict[str, Any]:
+        """Return what a space key needs to be drawn at all, and its value."""
+        return {**condition_of(self.space, key), key: value}
+
     def train(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
         """Return the config of this arm at the swept `values`, key path -> value."""
         settings = dict(self.settings)
-        for key, value in values.items():
-            settings = merge(settings, nested(key, value))
+        # A component first, then its options: naming another one would drop them.
+        for key in sorted(values, key=lambda key: key.removesuffix(".name")):
+            settings = merge(settings, nested(key, values[key]))
         budget = settings.pop("budget")
         settings["discriminator_updates"] = budget["discriminator_updates"]
         return TrainConfig.from_dict(settings | {"seed": seed})
@@ -118,6 +140,7 @@ class StudySpec:
     retries: int = 2
     max_failed_trials: int = 0
     replicate: Replicate | None = None
+    stopping: Stopping | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -143,12 +166,13 @@ class StudySpec:
             "resources": self.resources.model_dump(),
             "retries": self.retries,
             "max_failed_trials": self.max_failed_trials,
+            "stopping": None if self.stopping is None else _options(self.stopping),
         } | ({"replicate": self.replicate.model_dump(by_alias=True)} if self.replicate else {})
 
 
 TOP_KEYS = {
     "study", "question", "source", "base", "arms", "space", "design", "measure", "events",
-    "resources", "retries", "max_failed_trials", "recipe", "replicate",
+    "resources", "retries", "max_failed_trials", "recipe", "replicate", "stopping",
 }  # fmt: skip
 
 
@@ -170,6 +194,7 @@ def parse_study(
     if "recipe" in data:
         under |= at("recipe", recipes.templates, data["recipe"])
     shared = at("space", _space, data.get("space", {}))
+    at("space", in_order, {key: d for key, d in shared.items() if d is not None})
     try:
         arms = at("arms", _arms, data.get("arms"), base, under, shared)
     except StudyError as error:
@@ -196,6 +221,7 @@ def parse_study(
             "max_failed_trials", whole, data.get("max_failed_trials", 0), least=0
         ),
         replicate=replicate,
+        stopping=at("stopping", parse_stopping, data.get("stopping")),
     )
 
 
@@ -215,6 +241,11 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise StudyError("", f"a text is needed, got {value!r}")
     return value.strip()
+
+
+def _options(stopping: Stopping) -> dict[str, Any]:
+    options = stopping.to_dict()
+    return {options.pop("name"): options}
 
 
 def _model(model: type[Any], value: object) -> Any:
@@ -305,24 +336,34 @@ def _arm(
     settings = merge(merge(merge(BUDGET, under.settings), base), own)
     arm = Arm(_name(name), settings, {})
     arm.train({}, 0)
-    for key, distribution in space.items():
-        if distribution is not None and not has_key(arm, key):
-            raise at_space(arm, key)
     # The arm's own space goes before the study's, the study's before a recipe's.
-    given = {k: d for k, d in shared.items() if k not in space and has_key(arm, k)}
-    below = {k: d for k, d in _space(under.space).items() if has_key(arm, k)}
-    drawn = {k: d for k, d in {**below, **given, **space}.items() if d is not None}
-    return replace(arm, space=drawn, shared=frozenset(given))
+    offered = {**_space(under.space), **shared, **space}
+    drawn = {key: d for key, d in offered.items() if d is not None}
+    for key in at("space", in_order, drawn):
+        wrong = _misplaced(arm, key, drawn)
+        if wrong is not None and key in space:
+            raise wrong.under("space")
+        if wrong is not None:
+            del drawn[key]
+    return replace(arm, space=drawn, shared=frozenset(drawn.keys() & shared.keys() - space.keys()))
 
 
-def at_space(arm: Arm, key: str) -> StudyError:
-    """Return the error for a space key that the arm does not have."""
-    return StudyError(f"space.{key}", unknown("key of this arm", key, sweepable(arm)))
+def _misplaced(arm: Arm, key: str, space: Mapping[str, Distribution]) -> StudyError | None:
+    """Return why `key` has no place in the space of `arm`, None if it has one."""
+    try:
+        given = condition_of(space, key)
+    except StudyError as error:
+        return error
+    try:
+        known = sweepable(arm, given)
+    except StudyError as error:  # what the condition asks for cannot be built
+        return StudyError(f"{key}.when", str(error))
+    return None if key in known else StudyError(key, unknown("key of this arm", key, known))
 
 
-def sweepable(arm: Arm) -> list[str]:
-    """Return every key path that a space of this arm may name."""
-    plain = arm.train({}, 0).to_dict()
+def sweepable(arm: Arm, given: Mapping[str, Any]) -> list[str]:
+    """Return every key path that a space of this arm may name, where `given` keys have values."""
+    plain = arm.train(given, 0).to_dict()
     for key in ("seed", "discriminator_updates"):
         del plain[key]
     paths = ["ttur_ratio", "budget.discriminator_updates"]
@@ -337,19 +378,19 @@ def sweepable(arm: Arm) -> list[str]:
     return paths + ["optimizer", *(f"optimizer.{option}" for option in shared)]
 
 
-def has_key(arm: Arm, key: str) -> bool:
-    """Whether `key` is a path into the settings of `arm`."""
-    return key in sweepable(arm)
-
-
 def _check_shared(arms: tuple[Arm, ...], shared: Space) -> None:
     """Refuse a key of the study's space that no arm has."""
-    for key, distribution in shared.items():
-        if distribution is not None and not any(has_key(arm, key) for arm in arms):
-            known = {path for arm in arms for path in sweepable(arm)}
-            kind, _, name = key.partition(".")
-            name = name.partition(".")[0]
-            if kind in MANY and name in MANY[kind].names():
-                rule = f"no arm has {name}: write {kind}: {{{name}: {{}}}} in base or in an arm"
-                raise StudyError(f"space.{key}", rule)
-            raise StudyError(f"space.{key}", unknown("key of any arm", key, known))
+    wanted = {key: d for key, d in shared.items() if d is not None}
+    for key, distribution in wanted.items():
+        wrong = [_misplaced(arm, key, {**wanted, **arm.space}) for arm in arms]
+        if None in wrong:
+            continue
+        if distribution.when and wrong[0] is not None:
+            raise wrong[0].under("space")
+        known = {path for arm in arms for path in sweepable(arm, {})}
+        kind, _, name = key.partition(".")
+        name = name.partition(".")[0]
+        if kind in MANY and name in MANY[kind].names():
+            rule = f"no arm has {name}: write {kind}: {{{name}: {{}}}} in base or in an arm"
+            raise StudyError(f"space.{key}", rule)
+        raise StudyError(f"space.{key}", unknown("key of any arm", key, known))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import (
@@ -21,10 +24,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ganstudy.gan.seeding import derive
 from ganstudy.measure.events import WORTHLESS
-from ganstudy.records import TrialStatus
+from ganstudy.measure.protocol import Primary
+from ganstudy.records import TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import trial as build_trial
-from ganstudy.study.space import Choice, Distribution, IntUniform, LogUniform
+from ganstudy.study.space import Choice, Distribution, IntUniform, LogUniform, same
 from ganstudy.study.spec import Arm, StudySpec
 from ganstudy.trial import TrialSpec
 
@@ -41,6 +45,17 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
     return FloatDistribution(low, high, log=isinstance(distribution, LogUniform))
 
 
+class Outcome(NamedTuple):
+    """What is told of a config, or of one of its trials."""
+
+    state: TrialState
+    """COMPLETE with a score; PRUNED with what was reported; FAIL, our fault, with neither."""
+    score: float = math.nan
+    """Lower is better; +inf for a failure of the GAN."""
+    reports: Mapping[int, float] = {}
+    """Discriminator updates -> score at the evaluations so far."""
+
+
 class ArmSearch:
     """The search of one arm."""
 
@@ -50,39 +65,81 @@ class ArmSearch:
         They are part of the sampler's seed, or a search that goes on would draw them again.
         """
         self.arm = arm
-        self.distributions = {key: to_optuna(d) for key, d in sorted(arm.space.items())}
+        self.distributions = {key: to_optuna(d) for key, d in arm.space.items()}
         sampler = optuna.samplers.TPESampler(seed=derive("tpe", seed, arm.name, planned) % 2**32)
         self.study = optuna.create_study(sampler=sampler)
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, optuna.Trial] = {}
 
     def ask(self, config_id: str) -> dict[str, Any]:
-        """Return the values to try next."""
-        asked = self._open[config_id] = self.study.ask(self.distributions)
-        return {key: self._value(key, v) for key, v in asked.params.items()}
+        """Return the values to try next, of the keys whose conditions hold."""
+        asked = self._open[config_id] = self.study.ask()
+        return self.arm.draw(partial(self._suggest, asked))
 
-    def tell(self, config_id: str, values: dict[str, Any], score: float) -> None:
-        """Report the score (lower is better) of a config, asked for now or by an earlier run."""
+    def tell(self, config_id: str, values: Mapping[str, Any], outcome: Outcome) -> None:
+        """Report what became of a config, asked for now or by an earlier run."""
         asked = self._open.pop(config_id, None)
-        if asked is not None:
-            self.study.tell(asked, score)
-        else:
-            self.study.add_trial(self._past(values, score))
+        if asked is None:
+            self.study.add_trial(self._past(values, outcome))
+            return
+        for updates, score in outcome.reports.items():
+            asked.report(score, updates)
+        complete = outcome.state is TrialState.COMPLETE
+        self.study.tell(asked, outcome.score if complete else None, outcome.state)
 
-    def _past(self, values: dict[str, Any], score: float) -> FrozenTrial:
-        params = {
-            key: d.values.index(values[key]) if isinstance(d, Choice) else values[key]
-            for key, d in self.arm.space.items()
-        }
+    def _past(self, values: Mapping[str, Any], outcome: Outcome) -> FrozenTrial:
         return create_trial(
-            params=params,
-            distributions=self.distributions,
-            value=score,
-            state=TrialState.COMPLETE,
+            params={key: self._plain(key, value) for key, value in values.items()},
+            distributions={key: self.distributions[key] for key in values},
+            value=outcome.score if outcome.state is TrialState.COMPLETE else None,
+            intermediate_values=dict(outcome.reports),
+            state=outcome.state,
         )
 
-    def _value(self, key: str, value: Any) -> Any:
+    def _suggest(self, asked: optuna.Trial, key: str) -> Any:
+        """Let an asked trial draw one key."""
         distribution = self.arm.space[key]
-        return distribution.values[value] if isinstance(distribution, Choice) else value
+        if isinstance(distribution, Choice):
+            index = asked.suggest_categorical(key, range(len(distribution.values)))
+            return distribution.values[index]
+        low, high = distribution.ends()
+        if isinstance(distribution, IntUniform):
+            return asked.suggest_int(key, low, high)
+        return asked.suggest_float(key, low, high, log=isinstance(distribution, LogUniform))
+
+    def _plain(self, key: str, value: Any) -> Any:
+        """Return a value as Optuna holds it."""
+        distribution = self.arm.space[key]
+        if not isinstance(distribution, Choice):
+            return value
+        return next(i for i, choice in enumerate(distribution.values) if same(choice, value))
+
+
+def of_config(trials: Sequence[Outcome]) -> Outcome:
+    """Return what is told of a config of whose seeds these trials are.
+
+    One worthless run makes it worthless. Where a scheduler stopped a seed, all are compared
+    where all were evaluated. Seeds that failed through our fault say nothing.
+    """
+    told = [trial for trial in trials if trial.state is not TrialState.FAIL]
+    if not told:
+        return Outcome(TrialState.FAIL)
+    shared = set.intersection(*(set(trial.reports) for trial in told))
+    reports = {at: fmean(trial.reports[at] for trial in told) for at in sorted(shared)}
+    worthless = any(trial.score == math.inf for trial in told)
+    if not worthless and any(trial.state is TrialState.PRUNED for trial in told):
+        return Outcome(TrialState.PRUNED, reports=reports)
+    score = math.inf if worthless else fmean(trial.score for trial in told)
+    return Outcome(TrialState.COMPLETE, score, reports)
+
+
+def reported(record: TrialRecord, primary: Primary) -> dict[int, float]:
+    """Return discriminator updates -> score of a trial's evaluations, lower is better."""
+    sign = 1 if primary.minimize else -1
+    return {
+        point.discriminator_updates: sign * point.value if math.isfinite(point.value) else math.inf
+        for point in record.points
+        if point.name == primary.name and point.discriminator_updates > 0
+    }
 
 
 class TpeSearch:
@@ -92,11 +149,12 @@ class TpeSearch:
         """Go on from what the folder holds: finished trials are told, open ones run again."""
         self.spec, self.folder = spec, folder
         planned = folder.read_plan()
-        begun = Counter(identity["arm"] for identity in planned)
+        configs = {(identity["arm"], identity["config_id"]) for identity in planned}
+        self._begun = Counter(arm for arm, _ in configs)
         self._arms = {
-            arm.name: ArmSearch(arm, spec.design.seed, begun[arm.name]) for arm in spec.arms
+            arm.name: ArmSearch(arm, spec.design.seed, self._begun[arm.name]) for arm in spec.arms
         }
-        self._scores: dict[tuple[str, str], dict[int, float]] = {}
+        self._ended: dict[tuple[str, str], dict[int, Outcome]] = {}
         self._queue: list[TrialSpec] = []
         for identity in planned:
             trial = self._trial(
@@ -106,10 +164,8 @@ class TpeSearch:
                 self.tell(trial)
             else:
                 self._queue.append(trial)
-        arms, seeds = len(spec.arms), len(spec.design.seeds)
-        self._next = len(planned) // seeds
-        self._last = spec.design.configs * arms
-        remaining = len(self._queue) + max(0, self._last - self._next) * seeds
+        wanted = [max(0, spec.design.configs - self._begun[arm.name]) for arm in spec.arms]
+        remaining = len(self._queue) + sum(wanted) * len(spec.design.seeds)
         self._remaining = min(remaining, remaining if max_trials is None else max_trials)
         self._total = self._remaining
 
@@ -125,41 +181,47 @@ class TpeSearch:
         return self._queue.pop(0)
 
     def tell(self, trial: TrialSpec) -> None:
-        """Tell the arm's search the mean score of a config once all its seeds have ended."""
-        score = self._score(trial)
-        if score is None:
+        """Tell the arm's search what became of a config once all its seeds have ended."""
+        outcome = self._outcome(trial)
+        if outcome is None:
             return
-        scores = self._scores.setdefault((trial.arm, trial.config_id), {})
-        scores[trial.seed] = score
-        if len(scores) == len(self.spec.design.seeds):
-            mean = sum(scores.values()) / len(scores)
-            self._arms[trial.arm].tell(trial.config_id, dict(trial.params), mean)
+        seeds = self._ended.setdefault((trial.arm, trial.config_id), {})
+        seeds[trial.seed] = outcome
+        if len(seeds) == len(self.spec.design.seeds):
+            config = of_config(list(seeds.values()))
+            self._arms[trial.arm].tell(trial.config_id, trial.params, config)
 
-    def _score(self, trial: TrialSpec) -> float | None:
-        """Return the best primary score, lower is better; +inf for a failure of the GAN.
+    def _outcome(self, trial: TrialSpec) -> Outcome | None:
+        """Return what became of a trial, None where it has not ended.
 
         A run that diverged, ended collapsed or copies is worth nothing however low its score
-        happens to be. A failure of ours says nothing about the config.
+        happens to be, and whoever ended it. A failure of ours says nothing about the config.
         """
-        latest = self.folder.trial(trial.trial_id).latest()
-        if latest is None or not latest[1].result.status.finished:
+        folder = self.folder.trial(trial.trial_id)
+        latest = folder.latest()
+        record = TrialRecord(TrialResult(TrialStatus.PENDING)) if latest is None else latest[1]
+        status, _ = folder.standing(record.result, running=True)
+        if not status.finished:
             return None
-        record = latest[1]
+        if status is TrialStatus.FAILED:
+            return Outcome(TrialState.FAIL)
+        reports = reported(record, trial.primary)
         lasting = {event.kind for event in record.events if event.ended is None}
-        if record.result.status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):
-            return math.inf
-        value = record.values_at(record.result.best_at).get(trial.primary.name)
-        if value is None:
-            return math.inf
-        return value if trial.primary.minimize else -value
+        best = reports.get(record.result.best_at or 0, math.inf)
+        if status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):
+            best = math.inf
+        # Of a trial that a scheduler stopped, the best score so far is no score of its config.
+        if best < math.inf and not record.result.status.finished:
+            return Outcome(TrialState.PRUNED, reports=reports)
+        return Outcome(TrialState.COMPLETE, best, reports)
 
     def _ask(self) -> None:
-        """Plan the next config: arm by arm, so that the first trials cover every arm."""
-        arms = self.spec.arms
-        arm, config_id = arms[self._next % len(arms)], f"c{self._next // len(arms):02d}"
-        self._next += 1
-        values = self._arms[arm.name].ask(config_id)
-        trials = [self._trial(arm.name, config_id, values, s) for s in self.spec.design.seeds]
+        """Plan the next config, of the arm that has the fewest: the first cover every arm."""
+        arm = min((arm.name for arm in self.spec.arms), key=self._begun.__getitem__)
+        config_id = f"c{self._begun[arm]:02d}"
+        self._begun[arm] += 1
+        values = self._arms[arm].ask(config_id)
+        trials = [self._trial(arm, config_id, values, s) for s in self.spec.design.seeds]
         self.folder.append_plan(trial.identity() for trial in trials)
         self._queue += trials
 
