@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ganstudy.store import StudyFolder
     from ganstudy.study.spec import StudySpec
     from ganstudy.sweep.driver import Run
+    from ganstudy.sweep.ray_tune.jobs import Jobs
 
 app = typer.Typer(
     help="Which way of training a GAN is stable, and does it hold under the same tuning budget?",
@@ -174,12 +175,10 @@ def run(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run a study from its YAML to its report."""
-    from ganstudy.study.spec import NAME
     from ganstudy.sweep.driver import Run
 
     spec = read(study, overrides)
-    if name is not None and not NAME.fullmatch(name):
-        refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
+    _check_name(name)
     _check_resources(spec, address, runs)
     _print_notes(spec)
     directory = runs / (name or spec.study)
@@ -187,6 +186,13 @@ def run(
     folder = _extended(directory, spec) if extend else _created(directory)
     driver = Run(spec, folder, uri, address, in_process)
     _drive(driver, max_trials, driver.begin)
+
+
+def _check_name(name: str | None) -> None:
+    from ganstudy.study.spec import NAME
+
+    if name is not None and not NAME.fullmatch(name):
+        refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
 
 
 def _check_resources(spec: StudySpec, address: str | None, runs: Path) -> None:
@@ -379,6 +385,70 @@ def resume(
             folder.write_json("provenance.json", marks)
 
     _drive(driver, max_trials, first)
+
+
+@app.command()
+def submit(
+    study: StudyFile,
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="The cluster's dashboard: http://HEAD:8265")
+    ],
+    runs: Annotated[
+        str, typer.Option(metavar="DIR", help="As of run: shared by all nodes, or s3://...")
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the folder; the study's own.")] = None,
+    overrides: Overrides = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after N trials.")] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add configs, seeds or arms to a study in place.")
+    ] = False,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's server, as the cluster's head reaches it.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow it, and end with its exit code.")
+    ] = True,
+) -> None:
+    """Run a study as a job of a Ray cluster, in a copy of the working directory."""
+    spec = read(study, overrides)
+    _check_name(name)
+    try:
+        from ganstudy.sweep.ray_tune.jobs import Asked, JobError, Jobs
+    except ModuleNotFoundError as error:
+        refuse(f"submit needs the extra [cluster]: pip install 'ganstudy[cluster]' ({error})")
+    _print_notes(spec)
+    asked = Asked(study, runs, name, overrides or (), max_trials, extend, tracking_uri)
+    try:
+        arguments = asked.arguments(Path.cwd())
+        jobs = Jobs(address)
+        job = jobs.send(f"ganstudy-{name or spec.study}", arguments, Path.cwd())
+    except JobError as error:
+        refuse(str(error))
+    err.print(Text(f"sent as the job {job}, recorded in {runs.rstrip('/')}/{name or spec.study}"),
+              soft_wrap=True)  # fmt: skip
+    if wait:
+        _follow(jobs, job)
+    else:
+        err.print(Text(jobs.ways_on(job)), soft_wrap=True)
+
+
+def _follow(jobs: Jobs, job: str) -> None:
+    """Show the job's output until it ends, and end as it does."""
+    from ganstudy.sweep.source import ClusterError
+
+    try:
+        ended = jobs.follow(job, lambda text: out.file.write(text) and out.file.flush())
+    except KeyboardInterrupt:
+        err.print(Text(f"no longer followed, the job goes on.\n{jobs.ways_on(job)}"),
+                  soft_wrap=True)  # fmt: skip
+        raise typer.Exit(INTERRUPTED) from None
+    except ClusterError as error:
+        err.print(Text(f"{error}; what is recorded is safe.\n{jobs.ways_on(job)}"),
+                  soft_wrap=True)  # fmt: skip
+        raise typer.Exit(CLUSTER_LOST) from None
+    if ended.exit_code is None:
+        err.print(Text(f"the job {job} {ended.told}"), soft_wrap=True)
+    raise typer.Exit(ended.code)
 
 
 @app.command()

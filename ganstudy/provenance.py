@@ -17,13 +17,38 @@ RESULT_PACKAGES = ("torch", "numpy", "scipy")
 """Packages whose version can change a row."""
 RESULT_CODE = ("gan", "measure", "trial.py", "registry.py", "study/plan.py", "study/space.py")
 """Our own code that can change a row."""
-SECRET = re.compile(r"(?<=://)[^/@\s]+@")
-"""User and password of a URI."""
+HIDDEN = "***"
+"""What stands where a secret stood."""
+NAMES = r"[\w.%-]*(?:secret|token|passw(?:or)?d|pwd|credential|signature|\bsig|key|key_?id)"
+VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+)"
+SECRETS = (
+    # User and password of a URI; a password may hold / and @ that should have been escaped.
+    (re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]*|[^\s/@'\"]*)@"), f"{HIDDEN}@"),
+    # name=value, in a query or not, and the same as a printed dictionary.
+    (re.compile(rf"(?i)({NAMES}(?:=|['\"]\s*:\s*)){VALUE}"), rf"\g<1>{HIDDEN}"),
+    (
+        re.compile(r"(?i)(authorization['\"]?\s*[=:]\s*['\"]?(?:\w+ )?)[^\s'\"]+"),
+        rf"\g<1>{HIDDEN}",
+    ),
+)
+SECRET_VARIABLE = re.compile(r"(?i)(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID)$")
+"""Environment variables whose values are secrets."""
+SHORTEST_SECRET = 6
+"""A shorter value of such a variable would also hide words that only look like it."""
 
 
 def redact(text: str) -> str:
-    """Return `text` without users and passwords of URIs."""
-    return SECRET.sub("***@", text)
+    """Return `text` without its secrets.
+
+    Those are users and passwords of URIs, values whose name says so (`?token=`, `secret_key=`,
+    `Authorization: Bearer`), and the values of the environment's variables named like that.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST_SECRET and SECRET_VARIABLE.search(name):
+            text = text.replace(value, HIDDEN)
+    for pattern, hidden in SECRETS:
+        text = pattern.sub(hidden, text)
+    return text
 
 
 def provenance() -> dict[str, Any]:
