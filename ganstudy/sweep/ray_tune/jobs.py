@@ -35,6 +35,8 @@ STOP_SECONDS = 600
 """What `ray job stop` leaves a driver to write its tables; Ray alone would leave it 3 s."""
 PROBE_SECONDS, LOST_SECONDS = 5.0, 30.0
 """How often the head is asked whether it is there, and after what silence it is lost."""
+STARTING_SECONDS = 60.0
+"""How long a head that has just been started is given to take jobs."""
 NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk",
          "ray._private.runtime_env.packaging")  # fmt: skip
 
@@ -155,19 +157,26 @@ class Jobs:
         Raises:
             JobError: If the cluster does not take it.
         """
-        try:
-            return self._client.submit_job(
-                # exec: signals and exit code are the driver's, not a shell's.
-                entrypoint=f"exec {shlex.join(['python', '-m', 'ganstudy.cli', *arguments])}",
-                submission_id=f"{name}-{uuid.uuid4().hex[:6]}",
-                runtime_env={
-                    "working_dir": str(directory),
-                    "excludes": list(EXCLUDES),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
-                },
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise JobError(f"the cluster does not take the job: {error}") from error
+        begun = time.monotonic()
+        while True:
+            try:
+                return self._submit(f"{name}-{uuid.uuid4().hex[:6]}", arguments, directory)
+            except (OSError, RuntimeError, ValueError) as error:
+                starting = "No available agent" in str(error)  # the head came up just now
+                if not starting or time.monotonic() - begun > STARTING_SECONDS:
+                    raise JobError(f"the cluster does not take the job: {error}") from error
+
+    def _submit(self, job: str, arguments: Sequence[str], directory: Path) -> str:
+        return self._client.submit_job(
+            # exec: signals and exit code are the driver's, not a shell's.
+            entrypoint=f"exec {shlex.join(['python', '-m', 'ganstudy.cli', *arguments])}",
+            submission_id=job,
+            runtime_env={
+                "working_dir": str(directory),
+                "excludes": list(EXCLUDES),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+            },
+        )
 
     def follow(self, job: str, write: Callable[[str], object]) -> Ended:
         """Pass on what the job prints, from its beginning until it has ended.
