@@ -254,7 +254,7 @@ def test_a_failed_trial_shows_the_last_line_of_its_traceback(made):
     folder.new_attempt().note_error("Traceback (most recent call last):\n ...\nMemoryError: big\n")
     folder.fail("killed")
     told = made.why("gan-c00-s0").stdout
-    assert re.search(r"status +failed: MemoryError: big", told)
+    assert re.search(r"status +failed: out of memory \(.+\): MemoryError: big", told)
     assert "The program failed, not the training" in told
 
 
