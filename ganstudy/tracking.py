@@ -129,6 +129,8 @@ class Tracker:
             Exception: Whatever MLflow raises; the caller says so and goes on.
         """
         trials = self._table(TRIALS)
+        if trials.empty:  # an adaptive search that has not begun
+            return
         if self._client is None:
             self._client = self._connect(str(trials["study"].iloc[0]))
             self._client.update_run(self._parent.run_id, status="RUNNING")

@@ -32,9 +32,8 @@ from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
-from ganstudy.sweep.recorder import Recorder, tracking_failed
+from ganstudy.sweep.recorder import Recorder
 from ganstudy.sweep.source import FixedPlan, Source
-from ganstudy.tracking import Tracker, load
 from ganstudy.trial import TrialSpec, labels_of, latents_of
 
 CLUSTER_LOST = 3
@@ -58,6 +57,10 @@ class Run:
     """What went wrong without ending the study, in words."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by what the driver did, kept in phases.json."""
+
+    def __post_init__(self) -> None:
+        """Have a recorder at hand."""
+        self.recorder = Recorder(self.folder, self.tracking_uri)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -93,16 +96,11 @@ class Run:
         """Run the trials of `source`, compacting and tracking in the background."""
         with self.phase("prepare"):
             prepare(self.spec, self.folder)
-        recorder = Recorder(self.folder, self.tracking_uri, display.say)
-        with self.phase("load_tracking"):
-            load()
-        try:
-            with self.phase("execute"), recorder:
-                self._execute(display, source, recorder)
-        finally:
-            self.notes += recorder.notes
+        self.recorder.say = display.say
+        with self.phase("execute"), self.recorder:
+            self._execute(display, source)
 
-    def _execute(self, display: Display, source: Source, recorder: Recorder) -> None:
+    def _execute(self, display: Display, source: Source) -> None:
         if not len(source):
             return
         if self.in_process:
@@ -112,7 +110,7 @@ class Run:
 
         def lost(head: str) -> None:
             """Keep what there is, in the watchdog's thread: Ray will end this process shortly."""
-            keeping = threading.Thread(target=self._keep, args=(recorder,), daemon=True)
+            keeping = threading.Thread(target=self._keep, daemon=True)
             keeping.start()
             keeping.join(KEEP_SECONDS)
             display.say(lost_head(head, self.folder.folder))
@@ -120,9 +118,9 @@ class Run:
 
         ray_tune.execute(source, self.folder, display, self.spec, self.address, lost)
 
-    def _keep(self, recorder: Recorder) -> None:
+    def _keep(self) -> None:
         """Write tables and bring MLflow up to date, without the cluster."""
-        recorder.__exit__(None, None, None)
+        self.recorder.rest()
         self.conclude(score=False)
         self.track()
 
@@ -147,11 +145,9 @@ class Run:
 
     def track(self) -> None:
         """Bring MLflow up to date; a store that is away is noted, never raised."""
-        try:
-            with self.phase("track"):
-                Tracker(self.folder.folder, self.tracking_uri).sync(running=False)
-        except Exception as error:
-            self.notes = [tracking_failed(self.tracking_uri, error, self.folder.folder)]
+        with self.phase("track"):
+            self.recorder.finish()
+        self.notes += self.recorder.notes
 
 
 def lost_head(head: str, folder: Path) -> str:

@@ -1,0 +1,283 @@
+"""What a sweep costs beside its trials: 2,000 of one second, a plan of 100,000, MLflow away.
+
+    python benchmarks/scale.py [sweep [TRIALS ...] | plan | outage]
+
+`sweep`: 200 and 2,000 trials whose trainer sleeps for a second in place of training, on 8 logical
+slots; all else is real: Ray, actors, evaluation, records, tables, MLflow on sqlite, the report.
+Goals: wall time at most 0.10 s a trial above trials / slots x 1 s; the driver's memory grows by at
+most 100 KB a trial; first result and total grow no faster than the trials; MLflow and parquet hold
+everything.
+
+`plan`: `ganstudy plan` of 100,000 trials. Goals: 10 s, 1 GiB.
+
+`outage`: the same real study twice, undisturbed and with MLflow's server stopped for a minute in
+mid-study. Goals: no trial slower by more than 5 %, nothing lost, caught up while the study runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from ganstudy.display import Display
+from ganstudy.gan.trainer import GanTrainer
+from ganstudy.launch import launch
+from ganstudy.records import load_results
+from ganstudy.store import StudyFolder, TrialFolder
+from ganstudy.study.spec import parse_study
+from ganstudy.sweep import ray_tune
+from ganstudy.sweep.driver import Run
+from ganstudy.sweep.source import Source
+from ganstudy.tracking import default_uri
+from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
+
+SLOTS = 8
+UPDATES = 100
+TRIAL_SECONDS = 1.0
+ABOVE_IDEAL = 0.10
+GROWTH_KB = 100.0
+SLEEPY = {
+    "study": "scale",
+    "base": {
+        "dataset": "ring",
+        "architecture": {"name": "mlp", "width": 16, "latent_dim": 2},
+        "batch_size": 16,
+        "budget": {"discriminator_updates": UPDATES},
+    },
+    "arms": {"non_saturating": {"loss": "non_saturating"}, "hinge": {"loss": "hinge"}},
+    "space": {"generator_optimizer.lr": {"log_uniform": [1e-4, 1e-2]}},
+    "measure": {
+        "features": "pixels",
+        "metrics": ["frechet_distance"],
+        "samples": 100,
+        "every": {"discriminator_updates": UPDATES // 2},
+    },
+    "events": {"stop_on": []},
+}
+OUTAGE_SECONDS = 60.0
+
+
+class SleepingTrainer(GanTrainer):
+    """Makes one update of every window, for its signals, and sleeps through the others."""
+
+    def advance(self, updates: int) -> dict[str, float]:
+        """Take as long as the trial's length says."""
+        until = time.monotonic() + TRIAL_SECONDS * updates / UPDATES
+        signals = super().advance(1)
+        self.state.discriminator_updates += updates - 1
+        time.sleep(max(0.0, until - time.monotonic()))
+        return signals
+
+
+class SleepingActor(ray_tune.TrialActor):
+    """The actor of a real study, but for the trainer."""
+
+    def steps(self, spec: TrialSpec, folder: TrialFolder) -> Iterator[Heartbeat]:
+        """Yield a heartbeat after every evaluation of the trial."""
+        return trial_steps(spec, folder, SleepingTrainer(spec.train, spec.device))
+
+
+class SleepingRun(Run):
+    """A driver whose actors sleep, and who watches itself."""
+
+    def _execute(self, display: Display, source: Source) -> None:
+        self.begun = time.monotonic()
+        self.first: float | None = None
+        self.resident: list[int] = []
+        watching = threading.Thread(target=self._watch, args=(display,), daemon=True)
+        watching.start()
+        ray_tune.execute(source, self.folder, display, self.spec, actor=SleepingActor)
+
+    def _watch(self, display: Display) -> None:
+        while True:
+            if display.ended:
+                self.first = self.first or time.monotonic() - self.begun
+                self.resident.append(resident_bytes())
+            time.sleep(0.1)
+
+
+def resident_bytes() -> int:
+    """Return this process's memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def sleepy_study(trials: int) -> dict[str, Any]:
+    """Return a study of that many sleeping trials."""
+    return SLEEPY | {"design": {"configs": trials // 2, "seeds": [0]}}
+
+
+def write_study(study: dict[str, Any], folder: Path) -> Path:
+    """Write a study's YAML."""
+    path = folder / "study.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(study, file)
+    return path
+
+
+def one_sweep(trials: int, runs: Path) -> None:
+    """Run one sleeping sweep in this process; leave its figures in `runs`."""
+    os.sched_getaffinity = lambda pid: set(range(SLOTS))  # what a local Ray is started with
+    begun = time.monotonic()
+    folder = StudyFolder(runs / "scale")
+    folder.create()
+    run = SleepingRun(parse_study(sleepy_study(trials)), folder, default_uri(runs))
+    with Path(os.devnull).open("w") as nowhere:
+        launch(run, None, Console(file=nowhere, force_terminal=True), run.begin)
+    figures = {
+        "wall": time.monotonic() - begun,
+        "first": run.first,
+        "growth": max(run.resident) - run.resident[0],
+        "resident": run.resident[0],
+        "phases": run.phases,
+        "notes": run.notes,
+    }
+    (runs / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+
+
+def sweep(sizes: list[int]) -> bool:
+    """Run sleeping sweeps of several sizes, each in a process of its own."""
+    figures = []
+    good = True
+    for trials in sizes:
+        with tempfile.TemporaryDirectory() as runs:
+            command = [sys.executable, __file__, "one-sweep", str(trials), runs]
+            subprocess.run(command, check=True)
+            text = (Path(runs) / "figures.json").read_text(encoding="utf-8")
+            figures.append(json.loads(text))
+            complete = missing(Path(runs), trials)
+        found = figures[-1]
+        print(f"\n{trials} trials of {TRIAL_SECONDS:g} s on {SLOTS} slots, {os.cpu_count()} cores")
+        for name, seconds in sorted(found["phases"].items()):
+            print(f"  {seconds:8.1f} s  {name}")
+        above = found["wall"] / trials - TRIAL_SECONDS / SLOTS
+        growth = found["growth"] / 1000 / trials
+        good &= tell("seconds a trial above the ideal", above, ABOVE_IDEAL)
+        good &= tell(f"KB a trial, beside {found['resident'] / 1e6:.0f} MB", growth, GROWTH_KB)
+        good &= tell("things that MLflow or parquet lack", len(complete), 0)
+        for what in [*complete[:5], *found["notes"]]:
+            print(f"           {what}")
+    if len(sizes) > 1:
+        more = sizes[-1] / sizes[0]
+        for what in "first", "wall":
+            ratio = figures[-1][what] / figures[0][what]
+            good &= tell(f"times as long to the {what} result with {more:g} times the trials"
+                         if what == "first" else
+                         f"times the wall time with {more:g} times the trials", ratio, more)  # fmt: skip
+    return good
+
+
+def missing(runs: Path, trials: int) -> list[str]:
+    """Return in words what the tables or MLflow lack."""
+    from mlflow.tracking import MlflowClient
+
+    results = load_results(runs / "scale")
+    wrong = [f"{len(results.trials)} rows in trials.parquet"] * (len(results.trials) != trials)
+    ends = results.trials["status"].value_counts().to_dict()
+    wrong += [f"trials ended as {ends}"] * (ends != {"completed": trials})
+    per_trial = results.points.groupby("trial_id").size()
+    wrong += ["points are missing"] * (len(per_trial) != trials or per_trial.nunique() > 2)
+    client = MlflowClient(default_uri(runs))
+    found: list[Any] = []
+    page = None
+    experiment = client.get_experiment_by_name("scale")
+    while page is None or page.token:
+        token = page.token if page else None
+        page = client.search_runs([experiment.experiment_id], max_results=500, page_token=token)
+        found += page
+    children = {r.data.tags["ganstudy.trial_id"]: r for r in found
+                if "ganstudy.trial_id" in r.data.tags}  # fmt: skip
+    wrong += [f"{len(found)} runs in MLflow"] * (len(found) != trials + 1)
+    wrong += [f"{r.info.run_name} is {r.info.status}" for r in found if r.info.status != "FINISHED"]
+    for trial in results.trials.to_dict("records"):
+        run = children.get(trial["trial_id"])
+        if run is None:
+            wrong.append(f"MLflow has no {trial['trial_id']}")
+        else:
+            wrong += lacking(trial, run.data.metrics)
+    for trial_id in list(children)[:: max(1, trials // 20)]:
+        own = results.points[results.points["trial_id"] == trial_id]
+        for name, points in own[np.isfinite(own["value"])].groupby("name"):
+            history = client.get_metric_history(children[trial_id].info.run_id, name)
+            wrong += [f"{trial_id}: history of {name}"] * (
+                [m.value for m in history] != points["value"].tolist()
+            )
+    return wrong
+
+
+def lacking(trial: dict[str, Any], metrics: dict[str, float]) -> list[str]:
+    """Return which last values of a trial its run has not."""
+    last = {k.removeprefix("last."): v for k, v in trial.items() if k.startswith("last.")}
+    return [
+        f"{trial['trial_id']}: {name} is {metrics.get(name)} in MLflow, not {value}"
+        for name, value in last.items()
+        if value is not None and np.isfinite(value) and metrics.get(name) != value
+    ]
+
+
+def tell(what: str, found: float, goal: float) -> bool:
+    """Print a figure with its goal; return whether it is reached."""
+    good = found <= goal
+    print(f"  {found:8.3f}  {what}, goal {goal:g}: {'reached' if good else 'MISSED'}", flush=True)
+    return good
+
+
+def plan() -> bool:
+    """Plan 100,000 trials by the command line in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_study(sleepy_study(100_000), Path(folder))
+        begun = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "ganstudy.cli", "plan", str(path)],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        seconds = time.monotonic() - begun
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print("\n`ganstudy plan` of 100,000 trials")
+    return tell("seconds", seconds, 10) & tell("GiB", peak, 1)
+
+
+@contextmanager
+def served(store: Path, port: int) -> Iterator[None]:
+    """Serve MLflow on loopback for as long as the block lasts."""
+    code = f"from ganstudy.tracking import serve; serve({default_uri(store)!r}, {port}, print)"
+    with subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def main() -> None:
+    """Run what is asked for, all of it unless anything is."""
+    chosen = sys.argv[1:2]
+    if chosen == ["one-sweep"]:
+        one_sweep(int(sys.argv[2]), Path(sys.argv[3]))
+        return
+    good = True
+    if chosen in ([], ["sweep"]):
+        good &= sweep([int(n) for n in sys.argv[2:]] or [200, 2000])
+    if chosen in ([], ["plan"]):
+        good &= plan()
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
