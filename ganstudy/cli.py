@@ -179,7 +179,7 @@ def run(
 
     spec = read(study, overrides)
     _check_name(name)
-    _check_resources(spec, address, runs)
+    _check_executor(spec, address, runs, in_process)
     _print_notes(spec)
     directory = runs / (name or spec.study)
     uri = _tracking(runs, tracking_uri)
@@ -195,23 +195,41 @@ def _check_name(name: str | None) -> None:
         refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
 
 
-def _check_resources(spec: StudySpec, address: str | None, runs: Path) -> None:
-    """Refuse a study of which no trial fits on this machine or the cluster."""
+def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process: bool) -> None:
+    """Refuse a study that this process, this machine or the cluster cannot run."""
+    from ganstudy.registry import StudyError
+    from ganstudy.study.checks import check_in_process
+
+    if not in_process and address is not None:
+        _check_cluster(spec, address, runs)
+        return
+    _check_machine(spec)
+    if in_process:
+        try:
+            check_in_process(spec)
+        except StudyError as error:
+            refuse(str(error))
+
+
+def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
+    """Refuse a cluster that is not there, or on which no trial could run or record."""
+    from ganstudy.storage import name_of
+    from ganstudy.sweep.ray_tune import check_cluster
+    from ganstudy.sweep.source import ClusterError
+
+    try:
+        check_cluster(spec.resources, address, name_of(runs))
+    except ClusterError as error:
+        refuse(f"--address: {error}")
+
+
+def _check_machine(spec: StudySpec) -> None:
+    """Refuse a study of which no trial fits on this machine."""
     import os
 
     import torch
 
     asked = spec.resources
-    if address is not None:
-        from ganstudy.storage import name_of
-        from ganstudy.sweep.ray_tune import check_cluster
-        from ganstudy.sweep.source import ClusterError
-
-        try:
-            check_cluster(asked, address, name_of(runs))
-        except ClusterError as error:
-            refuse(f"--address: {error}")
-        return
     cores, gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
     if asked.cpu > cores:
         refuse(f"resources.cpu: a trial asks for {asked.cpu} cores, this machine has {cores}")
@@ -351,7 +369,7 @@ def resume(
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
-    _check_resources(spec, address, directory.parent)
+    _check_executor(spec, address, directory.parent, in_process)
     edited = lost(spec, folder)
     changes = changed(folder.read_json("provenance.json"))
     if edited is not None and changes:

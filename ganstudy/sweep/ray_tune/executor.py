@@ -15,10 +15,12 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from ganstudy.records import TrialStatus
 from ganstudy.storage import is_remote, location, name_of
 from ganstudy.store import StudyFolder, TrialFolder, reason_of
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request
+from ganstudy.sweep.ray_tune.schedulers import scheduler
 from ganstudy.sweep.source import ClusterError, Observer, Source
 from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
 
@@ -126,6 +128,12 @@ class ObserverCallback(NotPickled, tune.Callback):
         """A trial was evaluated."""
         self._observer.beat(result["beat"])
 
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial has ended; one that has not said so itself was stopped by the scheduler."""
+        beat = trial.last_result["beat"]
+        if not beat.status.finished:
+            self._observer.beat(beat._replace(status=TrialStatus.STOPPED))
+
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process failed; Tune starts it again."""
         spec, error = self._searcher.given[trial.trial_id], trial.get_error()
@@ -194,6 +202,7 @@ def execute(
                 max_concurrent_trials=concurrency(spec, address),
                 reuse_actors=True,
                 search_alg=searcher,
+                scheduler=scheduler(spec, folder),
             ),
             run_config=tune.RunConfig(
                 name="tune",

@@ -22,6 +22,7 @@ from ray.tune.schedulers import (
 )
 
 from ganstudy.records import TrialRecord, TrialStatus
+from ganstudy.storage import names_in
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import evaluations
 from ganstudy.study.spec import Arm, StudySpec
@@ -148,7 +149,7 @@ class ArmSchedulers(FIFOScheduler):
         super().__init__()
         self._name, self._folder = stopping.name, folder
         self._arms = {arm.name: ArmRule(spec, stopping, arm) for arm in spec.arms}
-        begun = {path.name for path in (folder.folder / "trials").iterdir()}
+        begun = set(names_in(folder.folder / "trials"))
         minimize = spec.measure.metrics[0].direction == "minimize"
         for identity in folder.read_plan():
             trial_id = identity["trial_id"]
