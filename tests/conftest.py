@@ -74,12 +74,16 @@ def write_study(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
     """Write a study's YAML and return its path."""
 
     def write(study: Mapping[str, Any]) -> Path:
-        path = tmp_path / "study.yaml"
-        with path.open("w", encoding="utf-8") as file:
-            YAML().dump(dict(study), file)
-        return path
+        return write_yaml(tmp_path / "study.yaml", study)
 
     return write
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a YAML file and return its path."""
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(dict(content), file)
+    return path
 
 
 def ganstudy(*arguments: object) -> list[str]:

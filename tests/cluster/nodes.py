@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -225,3 +226,34 @@ def network(folder: Path) -> Iterator[Network]:
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def s3_server(hosts: Network) -> Iterator[dict[str, str]]:
+    """Run an S3 server that all hosts reach; yield the environment that clients need."""
+    machine = Host(hosts.outside)
+    port = free_port(hosts.outside)
+    endpoint = f"http://{hosts.outside}:{port}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    machine.start(BIN / "moto_server", "-H", hosts.outside, "-p", port)
+    try:
+        wait_for(lambda: _made(endpoint, "studies"), "the S3 server answers")
+        yield environment
+    finally:
+        machine.kill()
+
+
+def _made(endpoint: str, bucket: str) -> bool:
+    """Make a bucket, which moto takes from anybody; whether it worked."""
+    request = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,27 +1,53 @@
-"""Nodes, trials and drivers that are killed change no row. Real nodes, real SIGKILL."""
+"""Nodes, trials, drivers and heads that are killed change no row. Real nodes, real SIGKILL."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from ganstudy.records import load_results
+from ganstudy.storage import location
 from ganstudy.store import StudyFolder
-from tests.cluster.nodes import Cluster, network, wait_for
-from tests.conftest import ROOT, ganstudy
+from tests.cluster.nodes import Cluster, Host, network, s3_server, wait_for
+from tests.conftest import ROOT, TINY, ganstudy, write_yaml
 from tests.sweep.test_executors import assert_same, check_tracking
 
 pytestmark = pytest.mark.timeout(600)
+STUDY = {
+    **TINY,
+    "base": {**TINY["base"], "budget": {"discriminator_updates": 400}},
+    "measure": {**TINY["measure"], "every": {"discriminator_updates": 50}},
+    "design": {"configs": 6, "seeds": [0, 1]},
+}
+"""24 trials of a second or two."""
 
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     with network(tmp_path_factory.mktemp("network")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    return write_yaml(tmp_path_factory.mktemp("study") / "study.yaml", STUDY)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study, tmp_path_factory, tracking_store) -> Path:
+    """Run the study in one process; return its folder."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(
+        ganstudy("run", study, "--runs", runs, "--in-process", "--tracking-uri", tracking_store),
+        cwd=ROOT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return runs / "tiny"
 
 
 def finished(folder: Path) -> int:
@@ -33,53 +59,93 @@ def finished(folder: Path) -> int:
     return len(planned) - len(study.unfinished(planned))
 
 
-def study_of(tiny, trials: int):
-    tiny["base"]["budget"] = {"discriminator_updates": 400}
-    tiny["measure"]["every"] = {"discriminator_updates": 50}
-    tiny["design"] = {"configs": trials // 4, "seeds": [0, 1]}
-    return tiny
+class Driven:
+    """A study on a cluster, and what its drivers print."""
+
+    def __init__(self, cluster: Cluster, folder: Path, tmp_path: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.log = tmp_path / "driver.log"
+        self.uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def run(self, host: Host, study: Path) -> subprocess.Popen:
+        where = ["--runs", self.folder.parent, "--name", self.folder.name]
+        return self._drive(host, "run", study, *where)
+
+    def resume(self, host: Host) -> subprocess.Popen:
+        return self._drive(host, "resume", self.folder)
+
+    def _drive(self, host: Host, *arguments: object) -> subprocess.Popen:
+        arguments = (*arguments, "--tracking-uri", self.uri)
+        return self.cluster.drive(host, *arguments, log=self.log)
+
+    @property
+    def printed(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def goes_on(self, trials: int, at_most: int) -> None:
+        """Wait until some more trials have ended, but not all."""
+        enough = min(finished(self.folder) + trials, at_most)
+        wait_for(lambda: finished(self.folder) >= enough, f"{enough} trials: {self.printed}")
 
 
-def undisturbed(study: Path, runs: Path, store: str) -> Path:
-    """Run the study in one process; return its folder."""
-    done = subprocess.run(
-        ganstudy("run", study, "--runs", runs, "--name", "undisturbed", "--in-process",
-                 "--tracking-uri", store),
-        cwd=ROOT, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return runs / "undisturbed"
-
-
-def test_a_study_survives_its_nodes_trials_and_driver(
-    tiny, write_study, tmp_path, hosts, tracking_store
-):
-    study, runs = write_study(study_of(tiny, 24)), tmp_path / "runs"
-    cluster, log = Cluster(hosts), tmp_path / "driver.log"
+def kill_worker_trial_and_driver(driven: Driven, study: Path) -> None:
+    """One after the other, in the midst of the study; then resume it, at once."""
+    cluster = driven.cluster
     worker = cluster.worker()
-    folder = runs / "killed"
-    driver = cluster.drive(cluster.head, "run", study, "--runs", runs, "--name", "killed", log=log)
-    try:
-        wait_for(lambda: finished(folder) >= 2 and worker.trials(), "the worker trains")
-        worker.kill()
-        wait_for(lambda: "its node left the cluster" in log.read_text(), "the loss is told")
-        cluster.worker()
-        before = finished(folder)
-        wait_for(lambda: finished(folder) >= min(before + 4, 16), "the study goes on")
-        victim = wait_for(cluster.head.trials, "the head trains")[0]
-        os.kill(victim, signal.SIGKILL)
-        before = finished(folder)
-        wait_for(lambda: finished(folder) >= min(before + 2, 20), "the study goes on again")
-        assert finished(folder) < 24
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
-        resumed = cluster.drive(cluster.head, "resume", folder, log=log)
-        assert resumed.wait(timeout=300) == 0, log.read_text()
-    except BaseException:
-        print(log.read_text())
-        raise
-    assert_same(undisturbed(study, runs, tracking_store), folder)
-    assert "tried again after" in log.read_text()
-    assert load_results(folder).trials["attempts"].max() >= 2
-    assert len(load_results(folder).trials) == 24
-    check_tracking(runs, "killed")
+    driver = driven.run(cluster.head, study)
+    wait_for(lambda: finished(driven.folder) >= 2 and worker.trials(), "the worker trains")
+    worker.kill()
+    wait_for(lambda: "its node left the cluster" in driven.printed, "the loss is told")
+    cluster.worker()
+    driven.goes_on(4, at_most=14)
+    os.kill(wait_for(cluster.head.trials, "the head trains")[0], signal.SIGKILL)
+    driven.goes_on(2, at_most=18)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert finished(driven.folder) < 24, "too late for anything to be resumed"
+    assert driven.resume(cluster.head).wait(timeout=300) == 0, driven.printed
+
+
+def check(driven: Driven, undisturbed: Path) -> None:
+    assert_same(undisturbed, driven.folder)
+    trials = load_results(driven.folder).trials
+    assert len(trials) == 24
+    assert trials["attempts"].max() >= 2
+    check_tracking(driven.uri, driven.folder)
+
+
+def test_a_study_survives_its_worker_a_trial_and_its_driver(study, undisturbed, hosts, tmp_path):
+    driven = Driven(Cluster(hosts), tmp_path / "runs" / "killed", tmp_path)
+    kill_worker_trial_and_driver(driven, study)
+    check(driven, undisturbed)
+
+
+def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkeypatch):
+    """On a real S3 server: every node and the driver reach the study by its URI alone."""
+    with s3_server(hosts) as environment:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        folder = location("s3://studies/runs/killed")
+        driven = Driven(Cluster(hosts, **environment), folder, tmp_path)
+        kill_worker_trial_and_driver(driven, study)
+        check(driven, undisturbed)
+
+
+def test_a_lost_head_is_told_and_another_cluster_goes_on(study, undisturbed, hosts, tmp_path):
+    first = Cluster(hosts, cpus=0)
+    worker = first.worker(cpus=2)
+    driven = Driven(first, tmp_path / "runs" / "headless", tmp_path)
+    driver = driven.run(worker, study)
+    wait_for(lambda: finished(driven.folder) >= 2, f"trials end: {driven.printed}")
+    first.head.kill()
+    begun = time.monotonic()
+    assert driver.wait(timeout=60) == 3, driven.printed
+    assert time.monotonic() - begun < 55
+    assert "the cluster is lost" in driven.printed
+    assert f"ganstudy resume {driven.folder}" in " ".join(driven.printed.split())
+    assert len(load_results(driven.folder).trials) == 24  # tables were written on the way out
+    worker.kill()
+    driven.cluster = Cluster(hosts, cpus=2)
+    assert driven.resume(driven.cluster.head).wait(timeout=300) == 0, driven.printed
+    assert_same(undisturbed, driven.folder)
+    check_tracking(driven.uri, driven.folder)

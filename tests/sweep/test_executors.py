@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from ganstudy.cli import app
 from ganstudy.provenance import code_hash
 from ganstudy.records import CLOCK_COLUMNS, load_results
+from ganstudy.storage import name_of
 from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from tests.conftest import ROOT, ganstudy
@@ -180,27 +181,25 @@ def test_processes_killed_at_every_level_change_no_row(slow, write_study, tmp_pa
     again = CliRunner().invoke(app, ["resume", str(runs / "driver")])
     assert again.exit_code == 0, again.stderr
     assert_same(runs / "local", runs / "driver")
-    check_tracking(runs, "driver")
+    check_tracking(f"sqlite:///{runs / 'mlflow.db'}", runs / "driver")
 
 
 def read_line(process: subprocess.Popen) -> str:
     return process.stdout.readline()
 
 
-def check_tracking(runs: Path, name: str) -> None:
+def check_tracking(uri: str, folder: Path) -> None:
     """MLflow holds one parent and every trial once, none left running, every point once."""
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("tiny")
     tag = "ganstudy.folder"
-    found = client.search_runs(
-        [experiment.experiment_id], f"tags.`{tag}` = '{(runs / name).resolve()}'"
-    )
+    found = client.search_runs([experiment.experiment_id], f"tags.`{tag}` = '{name_of(folder)}'")
     parents = [r for r in found if "ganstudy.trial_id" not in r.data.tags]
     children = [r for r in found if "ganstudy.trial_id" in r.data.tags]
     assert len(parents) == 1
-    results = load_results(runs / name)
+    results = load_results(folder)
     assert sorted(r.data.tags["ganstudy.trial_id"] for r in children) == sorted(
         results.trials["trial_id"]
     )
