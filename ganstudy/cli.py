@@ -11,7 +11,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,17 +32,44 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class Careful(Console):
+    """Prints no secret, whoever's message holds it: MLflow's, Ray's or a store's."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Console does."""
+        super().print(*map(careful, objects), **options)
+
+
+def careful(shown: object) -> object:
+    """Return text without its secrets, anything else as it is."""
+    from ganstudy.provenance import redact
+
+    if isinstance(shown, str):
+        return redact(shown)
+    if isinstance(shown, Text) and (told := redact(shown.plain)) != shown.plain:
+        return Text(told, style=shown.style)
+    return shown
+
+
 # Without a terminal rich would cut tables to 80 columns.
-out = Console(width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True)
+out = Careful(width=None if sys.stdout.isatty() else 140)
+err = Careful(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", metavar="STUDY")]
 
 
 def at_place(text: str) -> Path:
     """Return the folder or URI that was named, or refuse what cannot be reached."""
+    from ganstudy.provenance import holds_secret
     from ganstudy.storage import location, reach
 
+    if holds_secret(text):  # it would stand in tables, tags and reports
+        refuse(
+            f"{text}: what stands at *** would be recorded with the results; set it in the "
+            f"environment instead: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     try:
         path = location(text)
         reach(path)
@@ -89,9 +116,15 @@ def refuse(message: str) -> NoReturn:
 
 def read(study: Path, overrides: list[str] | None = None) -> StudySpec:
     """Return the checked study, or refuse it with file, key, rule and the nearest right name."""
+    from ganstudy.provenance import holds_secret
     from ganstudy.registry import StudyError
     from ganstudy.study.checks import load_study
 
+    for key, _, value in (override.partition("=") for override in overrides or ()):
+        if holds_secret(value):
+            refuse(
+                f"--set {key}: {value} would be recorded with the results: leave the secret out"
+            )
     try:
         return load_study(study, overrides or ())
     except StudyError as error:
@@ -213,10 +246,15 @@ def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process
 
 def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
     """Refuse a cluster that is not there, or on which no trial could run or record."""
+    from ganstudy.provenance import holds_secret
     from ganstudy.storage import name_of
     from ganstudy.sweep.ray_tune import check_cluster
     from ganstudy.sweep.source import ClusterError
 
+    if any(map(holds_secret, sys.argv)):
+        refuse("--address: Ray shows the command line of this process to all who see the cluster; "
+               "give users and passwords by the environment: MLFLOW_TRACKING_USERNAME and "
+               "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
     try:
         check_cluster(spec.resources, address, name_of(runs))
     except ClusterError as error:
@@ -364,7 +402,7 @@ def resume(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
-    from ganstudy.provenance import changed
+    from ganstudy.provenance import HIDDEN, changed
     from ganstudy.sweep.driver import Run, lost, pending
 
     folder = opened(directory)
@@ -389,7 +427,8 @@ def resume(
         )
     if tracking_uri is None:
         stored = folder.read_json("tracking.json")["uri"]
-        tracking_uri = None if "***@" in stored else stored
+        bare = stored.replace(f"{HIDDEN}@", "")  # the environment may hold user and password
+        tracking_uri = None if HIDDEN in bare else bare
     uri = _tracking(directory.parent, tracking_uri)
     driver = Run(spec, folder, uri, address, in_process)
 

@@ -33,19 +33,28 @@ SECRETS = (
 )
 SECRET_VARIABLE = re.compile(r"(?i)(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID)$")
 """Environment variables whose values are secrets."""
-SHORTEST_SECRET = 6
+SHORTEST_SECRET = 8
 """A shorter value of such a variable would also hide words that only look like it."""
 
 
 def redact(text: str) -> str:
-    """Return `text` without its secrets.
+    """Return `text` without its secrets: for all that is recorded, sent to others or printed.
 
     Those are users and passwords of URIs, values whose name says so (`?token=`, `secret_key=`,
     `Authorization: Bearer`), and the values of the environment's variables named like that.
     """
     for name, value in os.environ.items():
         if len(value) >= SHORTEST_SECRET and SECRET_VARIABLE.search(name):
-            text = text.replace(value, HIDDEN)
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, text)
+    return _redacted(text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether `text` is a URI or a setting with a secret in it, whatever the environment is."""
+    return _redacted(text) != text
+
+
+def _redacted(text: str) -> str:
     for pattern, hidden in SECRETS:
         text = pattern.sub(hidden, text)
     return text

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ganstudy.lease import Lease
+from ganstudy.provenance import redact
 from ganstudy.records import (
     CURVES,
     CURVES_SCHEMA,
@@ -128,7 +129,7 @@ class Attempt:
 
     def note_error(self, traceback: str) -> None:
         """Keep a traceback beside the record."""
-        write_text(self.folder / TRACEBACK, traceback)
+        write_text(self.folder / TRACEBACK, redact(traceback))
 
     def error(self) -> str:
         """Return the traceback of this attempt, empty if it noted none."""
@@ -198,7 +199,7 @@ class TrialFolder:
             The reason: what the newest attempt's traceback says, else `otherwise`.
         """
         details = self.error()
-        reason = reason_of(details) or otherwise
+        reason = reason_of(details) or redact(otherwise)
         self._note(FAILURE, {"reason": reason, "details": details})
         return reason
 

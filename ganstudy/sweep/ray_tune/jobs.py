@@ -23,7 +23,7 @@ import aiohttp  # comes with ray[default], which jobs need
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ganstudy.provenance import redact
+from ganstudy.provenance import holds_secret, redact
 from ganstudy.sweep.source import ClusterError
 
 EXCLUDES = (
@@ -110,7 +110,7 @@ class Asked(NamedTuple):
             arguments += ["--set", override]
         arguments += ["--extend"] if self.extend else []
         for argument in arguments:
-            if redact(argument) != argument:
+            if holds_secret(argument):
                 raise JobError(
                     f"{redact(argument)}: what stands at *** would be shown to all who see the "
                     f"cluster's jobs. Set it in the environment of the machines instead: "
