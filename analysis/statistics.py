@@ -7,6 +7,7 @@ order statistic and no number is made up for it. A median of infinities is infin
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -107,10 +108,12 @@ def quantile_interval(
 def largest_k_with_interval(n: int, confidence: float = CONFIDENCE) -> int:
     """Return the largest k at which `median_best_of_k` of n scores has both ends, 0 if none."""
     ranks = np.arange(1.0, n + 1)
-    for k in range(n, 0, -1):
-        if None not in quantile_interval(ranks, 1 - 2 ** (-1 / k), confidence):
-            return k
-    return 0
+
+    def lacks_an_end(k: int) -> bool:
+        return None in quantile_interval(ranks, 1 - 2 ** (-1 / k), confidence)
+
+    # The quantile falls with k, and its lower end with it: once missing, it stays so.
+    return bisect_left(range(1, n + 1), True, key=lacks_an_end)
 
 
 def rate(successes: int, n: int, confidence: float = CONFIDENCE) -> Estimate:

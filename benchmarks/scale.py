@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,6 +72,26 @@ SLEEPY = {
     "events": {"stop_on": []},
 }
 OUTAGE_SECONDS = 60.0
+REAL: dict[str, Any] = {
+    "study": "outage",
+    "base": {
+        "dataset": "digits",
+        "architecture": {"name": "dcgan", "width": 8, "latent_dim": 8},
+        "batch_size": 32,
+        "budget": {"discriminator_updates": 300},
+    },
+    "arms": {"non_saturating": {"loss": "non_saturating"}, "hinge": {"loss": "hinge"}},
+    "space": {"generator_optimizer.lr": {"log_uniform": [1e-4, 1e-3]}},
+    "design": {"configs": 30},
+    "measure": {
+        "features": {"name": "small_cnn", "epochs": 1},
+        "metrics": ["kernel_distance"],
+        "samples": 100,
+        "every": {"discriminator_updates": 100},
+    },
+    "events": {"stop_on": []},
+}
+"""Trials of seconds: the study has to outlast the outage."""
 
 
 class SleepingTrainer(GanTrainer):
@@ -174,11 +195,9 @@ def sweep(sizes: list[int]) -> bool:
             print(f"           {what}")
     if len(sizes) > 1:
         more = sizes[-1] / sizes[0]
-        for what in "first", "wall":
+        for what, name in ("first", "time to the first result"), ("wall", "wall time"):
             ratio = figures[-1][what] / figures[0][what]
-            good &= tell(f"times as long to the {what} result with {more:g} times the trials"
-                         if what == "first" else
-                         f"times the wall time with {more:g} times the trials", ratio, more)  # fmt: skip
+            good &= tell(f"times the {name} with {more:g} times the trials", ratio, more)
     return good
 
 
@@ -193,17 +212,16 @@ def missing(runs: Path, trials: int) -> list[str]:
     per_trial = results.points.groupby("trial_id").size()
     wrong += ["points are missing"] * (len(per_trial) != trials or per_trial.nunique() > 2)
     client = MlflowClient(default_uri(runs))
-    found: list[Any] = []
-    page = None
-    experiment = client.get_experiment_by_name("scale")
-    while page is None or page.token:
-        token = page.token if page else None
-        page = client.search_runs([experiment.experiment_id], max_results=500, page_token=token)
-        found += page
-    children = {r.data.tags["ganstudy.trial_id"]: r for r in found
-                if "ganstudy.trial_id" in r.data.tags}  # fmt: skip
+    found = runs_of(client, "scale")
+    children = {
+        run.data.tags["ganstudy.trial_id"]: run
+        for run in found
+        if "ganstudy.trial_id" in run.data.tags
+    }
     wrong += [f"{len(found)} runs in MLflow"] * (len(found) != trials + 1)
-    wrong += [f"{r.info.run_name} is {r.info.status}" for r in found if r.info.status != "FINISHED"]
+    for run in found:
+        if run.info.status != "FINISHED":
+            wrong.append(f"{run.info.run_name} is {run.info.status}")
     for trial in results.trials.to_dict("records"):
         run = children.get(trial["trial_id"])
         if run is None:
@@ -218,6 +236,19 @@ def missing(runs: Path, trials: int) -> list[str]:
                 [m.value for m in history] != points["value"].tolist()
             )
     return wrong
+
+
+def runs_of(client: Any, study: str) -> list[Any]:
+    """Return every run of a study."""
+    experiment = client.get_experiment_by_name(study)
+    found, token = [], None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], max_results=500, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
 
 
 def lacking(trial: dict[str, Any], metrics: dict[str, float]) -> list[str]:
@@ -252,6 +283,72 @@ def plan() -> bool:
     return tell("seconds", seconds, 10) & tell("GiB", peak, 1)
 
 
+def outage() -> bool:
+    """Run a study undisturbed and with MLflow stopped for a minute, and compare its trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        path = write_study(REAL, runs)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        good, told = True, {}
+        for name in "undisturbed", "disturbed":
+            told[name] = tracked_run(path, runs, name, port)
+        seconds = {
+            name: load_results(runs / name).trials.set_index("trial_id")["seconds"]
+            for name in told
+        }
+        ratio = (seconds["disturbed"] / seconds["undisturbed"]).median()
+        print(f"\n{len(seconds['disturbed'])} trials, MLflow away for {OUTAGE_SECONDS:g} s")
+        good &= tell("times as long as undisturbed, median trial, paired", ratio, 1.05)
+        good &= tell("trials that MLflow lacks at the end", told["disturbed"]["lacks"], 0)
+        good &= tell("seconds until MLflow had caught up", told["disturbed"]["behind"], 30)
+        return good
+
+
+def tracked_run(path: Path, runs: Path, name: str, port: int) -> dict[str, float]:
+    """Run the study at `path`, tracked by a server, which the run named "disturbed" loses."""
+    uri = f"http://127.0.0.1:{port}"
+    store = runs / f"store-{name}"
+    store.mkdir()
+    command = [sys.executable, "-m", "ganstudy.cli", "run", str(path), "--runs", str(runs)]
+    command += ["--name", name, "--tracking-uri", uri]
+    behind = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as study:
+        if name == "disturbed":
+            with served(store, port):
+                while finished_in(uri, REAL["study"]) < 2 and study.poll() is None:
+                    time.sleep(0.5)
+            time.sleep(OUTAGE_SECONDS)
+        with served(store, port):
+            if name == "disturbed":
+                behind = catching_up(uri, runs / name, study)
+            study.wait()
+            trials = len(load_results(runs / name).trials)
+            lacks = trials - finished_in(uri, REAL["study"])
+    shutil.rmtree(store)
+    return {"behind": behind, "lacks": lacks}
+
+
+def catching_up(uri: str, folder: Path, study: subprocess.Popen[bytes]) -> float:
+    """Return the seconds until MLflow holds the trials that had ended, inf if the study did."""
+    begun = time.monotonic()
+    ended = int((load_results(folder).trials["status"] == "completed").sum())
+    while finished_in(uri, REAL["study"]) < ended:
+        if study.poll() is not None:
+            return float("inf")
+        time.sleep(0.5)
+    return time.monotonic() - begun
+
+
+def finished_in(uri: str, study: str) -> int:
+    """Return how many trials of a study have ended, as MLflow sees it."""
+    from mlflow.tracking import MlflowClient
+
+    runs = runs_of(MlflowClient(uri), study)
+    return sum("ganstudy.trial_id" in r.data.tags and r.info.status == "FINISHED" for r in runs)
+
+
 @contextmanager
 def served(store: Path, port: int) -> Iterator[None]:
     """Serve MLflow on loopback for as long as the block lasts."""
@@ -276,6 +373,8 @@ def main() -> None:
         good &= sweep([int(n) for n in sys.argv[2:]] or [200, 2000])
     if chosen in ([], ["plan"]):
         good &= plan()
+    if chosen in ([], ["outage"]):
+        good &= outage()
     sys.exit(not good)
 
 

@@ -143,13 +143,13 @@ def opened(directory: Path) -> StudyFolder:
 @app.command()
 def check(study: StudyFile, overrides: Overrides = None) -> None:
     """Check a study: every choice and both ends of every range are built, nothing is started."""
-    from ganstudy.study.plan import plan as plan_trials
+    from ganstudy.study.plan import planned
 
     spec = read(study, overrides)
     names = ", ".join(arm.name for arm in spec.arms)
     trials = "an adaptive search"
     if spec.design.sampler != "tpe":
-        trials = f"{len(plan_trials(spec))} trials"
+        trials = f"{sum(1 for _ in planned(spec))} trials"
     out.print(Text(f"{study}: fine, {len(spec.arms)} arms ({names}), {trials}"), soft_wrap=True)
     _print_notes(spec)
 
@@ -169,7 +169,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what will run, what it will cost here, and what the design can and cannot tell."""
-    from ganstudy.preview import preview
+    from ganstudy.preview import preview, shortened
 
     spec = read(study, overrides)
     found = preview(spec)
@@ -177,7 +177,11 @@ def plan(
         print(json.dumps(found, indent=1))
         return
     table = Table("trial", "parameters", title=f"{found['study']}: {found['trials_total']} trials")
-    for trial in found["trials"]:
+    rows = shortened(found["trials"])
+    for trial in rows:
+        if trial is None:
+            table.add_row("...", f"{found['trials_total'] - len(rows) + 1} more (all by --json)")
+            continue
         values = ", ".join(f"{k} {shown(v)}" for k, v in trial["params"].items())
         table.add_row(Text(trial["trial_id"]), Text(values))
     out.print(table)

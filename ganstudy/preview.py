@@ -5,32 +5,42 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
 from ganstudy.gan.trainer import build_trainer
-from ganstudy.study.plan import DEFAULT_CONFIG, configs, plan
+from ganstudy.study.plan import DEFAULT_CONFIG, configs, planned
 from ganstudy.study.spec import Arm, StudySpec
 
 WARM_UP, TIMED = 2, 8
 """Discriminator updates: thrown away, and timed, per arm."""
+SHOWN = 200
+"""Trials of a plan that a person is shown."""
 SEED_SPREADS = (0.05, 0.1, 0.2)
 """Standard deviations over seeds, relative to the mean, that tuned GANs show."""
 
 
 def preview(spec: StudySpec) -> dict[str, Any]:
     """Return trials, cost and what the design tells, as plain data."""
-    trials = plan(spec) if spec.design.sampler != "tpe" else []
+    trials = list(planned(spec)) if spec.design.sampler != "tpe" else []
     total = len(trials) or spec.design.configs * len(spec.arms) * len(spec.design.seeds)
     return {
         "study": spec.study,
         "trials_total": total,
-        "trials": [{"trial_id": t.trial_id, "params": dict(t.params)} for t in trials],
+        "trials": [{"trial_id": t.trial_id, "params": dict(t.values)} for t in trials],
         "cost": _cost(spec, total),
         "tells": _tells(spec),
     }
+
+
+def shortened(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    """Return the first and the last trials of a long plan, with None for those between them."""
+    if len(trials) <= SHOWN:
+        return list(trials)
+    return [*trials[: SHOWN // 2], None, *trials[-SHOWN // 2 :]]
 
 
 def _cost(spec: StudySpec, trials: int) -> dict[str, Any]:

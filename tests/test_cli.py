@@ -137,6 +137,18 @@ def test_the_components_page_is_the_docstrings():
     assert invoke("list", "--markdown").stdout == page, "write it anew by `make docs`"
 
 
+def test_of_a_long_plan_the_first_and_last_trials_are_shown(tiny, write_study):
+    study = write_study(tiny)
+    long = ["plan", study, "--set", "design.configs=200"]
+    lines = invoke(*long).stdout.splitlines()
+    trials = [line for line in lines if "-s0" in line]
+    assert len(trials) == 200
+    assert "non_saturating-c00-s0" in trials[0]
+    assert "wgan_gp-c199-s0" in trials[-1]
+    assert any("200 more" in line for line in lines)
+    assert len(json.loads(invoke(*long, "--json").stdout)["trials"]) == 400
+
+
 def test_notes_of_a_study_are_told_by_check_and_by_plan(tiny, write_study):
     tiny["arms"]["vae"] = {"loss": "vae"}
     tiny["base"]["architecture"] = {"name": "infogan", "width": 2, "prior": "normal"}
