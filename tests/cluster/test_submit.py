@@ -131,6 +131,15 @@ def test_without_the_token_nothing_is_sent(head, project, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_driver_without_the_token_is_refused(head, project, tmp_path):
+    command = ganstudy("run", "study.yaml", "--address", head.address, "--runs", tmp_path / "runs")
+    environment = head.environment | {"RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, timeout=200)
+    assert done.returncode == 2
+    assert b"does it ask for a token?" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
 def test_a_job_is_followed_to_its_end_and_its_exit_code_is_ours(head, project, tmp_path):
     runs = tmp_path / "runs"
     code, out, err = ended(submit(head, project, "--runs", runs, "--set", "design.seeds=[3]"))

@@ -59,6 +59,8 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.init(address=address, **quiet)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 told = (str(error).splitlines() or [""])[0]
+                if "Failed to connect" in told:  # and yet it listens
+                    told += "; does it ask for a token? (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
                 raise ClusterError(f"no Ray cluster at {address}: {told}") from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
