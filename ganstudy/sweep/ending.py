@@ -22,18 +22,20 @@ class Ending:
     def __init__(self) -> None:
         """Go on."""
         self.why = ""
+        self._out_of_time = False
 
     def heard(self, number: int, frame: FrameType | None) -> None:
         """End gracefully at the first signal, at once at the second."""
         if self.why:
             print("ended at once; rows written so far are readable", file=sys.stderr, flush=True)
             os._exit(INTERRUPTED)
-        self.why = SIGNALS[signal.Signals(number)]
+        self.why = "its time is up" if self._out_of_time else SIGNALS[signal.Signals(number)]
         raise KeyboardInterrupt
 
     def time_is_up(self) -> None:
         """End gracefully, from a thread."""
         if not self.why:
+            self._out_of_time = True
             os.kill(os.getpid(), signal.SIGTERM)
 
 

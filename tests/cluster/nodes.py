@@ -182,12 +182,10 @@ class Cluster:
     def __init__(self, network: Network, cpus: int = 1, **environment: str) -> None:
         self.network, self.environment = network, environment
         self.scratch = tempfile.mkdtemp(prefix="gs", dir="/tmp")  # sockets' names must be short
-        self.log = network.folder / "ray.log"
         self.head = network.host()
         self.port = 6379 if network.separate else free_port()
         self._start(self.head, cpus, "--head", f"--port={self.port}", "--include-dashboard=false",
                     f"--temp-dir={self.scratch}")  # fmt: skip
-        wait_for(self._answers, "the head answers")
 
     @property
     def address(self) -> str:
@@ -200,18 +198,13 @@ class Cluster:
         return host
 
     def _start(self, host: Host, cpus: int, *options: str) -> None:
+        log = self.network.folder / f"ray-{len(self.network.hosts)}.log"
         host.start(
             BIN / "ray", "start", "--block", f"--node-ip-address={host.address}",
             f"--num-cpus={cpus}", "--object-store-memory=80000000", *options,
-            log=self.log, env=self.environment,
+            log=log, env=self.environment,
         )  # fmt: skip
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection((self.head.address, self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        wait_for(lambda: "Ray runtime started" in log.read_text(), f"the node joins: {log}")
 
     def drive(self, host: Host, *arguments: object, log: Path) -> subprocess.Popen:
         """Run the command line on a host, as its user would."""

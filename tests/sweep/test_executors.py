@@ -50,17 +50,6 @@ def process(*arguments: object, **options) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture
-def run(tracking_store):
-    """Run the command line in this process, on a store that is there already: seconds faster."""
-
-    def invoke(*arguments: object):
-        more = ["--tracking-uri", tracking_store, "--in-process"]
-        return CliRunner().invoke(app, [*map(str, arguments), *more])
-
-    return invoke
-
-
 def descendants(pid: int) -> list[int]:
     """Return the processes below `pid`, found in /proc."""
     parents = {}

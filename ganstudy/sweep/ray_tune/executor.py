@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.fs
 import ray
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.search import Searcher
 
 from ganstudy.records import TrialStatus
@@ -60,6 +62,36 @@ def told_score(spec: TrialSpec, beat: Heartbeat) -> float:
     """Return the primary score as schedulers are told it: lower is better, +inf if not finite."""
     score = beat.score if spec.primary.minimize else -beat.score
     return score if math.isfinite(score) else math.inf
+
+
+class ProcessLost(ray.exceptions.RayActorError):
+    """A trial's process that Ray ended for the node's memory, as an error that Tune can recover.
+
+    Ray 2.60 raises OutOfMemoryError, which is no RayActorError: Tune takes that for a bug of its
+    own and ends the whole sweep.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Keep what Ray said."""
+        super().__init__(error_msg=reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the reason: Tune writes errors down."""
+        return ProcessLost, (self.error_msg,)
+
+
+def recover_from_lost_memory() -> None:
+    """Let Tune recover a trial whose process Ray ended because the node's memory ran out."""
+    fails = RayActorManager._actor_task_failed
+    if fails.__name__ == "failed":
+        return
+
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ProcessLost(str(exception))
+        fails(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
 
 
 class NotPickled:
@@ -136,7 +168,7 @@ class ObserverCallback(NotPickled, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process failed; Tune starts it again."""
-        spec, error = self._searcher.given[trial.trial_id], trial.get_error()
+        spec, error = self._searcher.given[trial.trial_id], error_of(trial)
         if node_left(error):
             self._observer.retried(spec, "its node left the cluster")
             return
@@ -153,20 +185,31 @@ class ObserverCallback(NotPickled, tune.Callback):
             self._observer.failed(spec, f"{reason} ({full})")
 
 
+def error_of(trial: Any) -> Exception | None:
+    """Return what ended a trial's process, as Tune has just written it down on this machine.
+
+    `Trial.get_error` looks in the storage, where it comes only later.
+    """
+    try:
+        return cast(Exception, pickle.loads(Path(trial.pickled_error_file).read_bytes()))
+    except (TypeError, OSError, pickle.UnpicklingError, AttributeError, ImportError):
+        return None
+
+
 def node_left(error: Exception | None) -> bool:
-    """Whether a trial's process died with its node, or was sent away from it."""
-    if isinstance(error, ray.exceptions.NodeDiedError):
+    """Whether a trial's process died with its node, was sent away from it, or is out of reach."""
+    if isinstance(error, ray.exceptions.NodeDiedError | ray.exceptions.ActorUnavailableError):
         return True
     if not isinstance(error, ray.exceptions.RayActorError):
         return False
-    return error.preempted or "node has died" in str(error) or "node was" in str(error)
+    return error.preempted or "node has died" in str(error)
 
 
 def died(error: Exception | None) -> str:
     """Return in one line why a trial's process is no more."""
     if error is None:
         return "the trial's process ended without a word"
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, ProcessLost):
         return "out of memory (host): Ray ended the process, as the node had hardly any left"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the trial's process was killed (by the kernel, if the node ran out of memory)"
@@ -194,6 +237,7 @@ def execute(
         actor: What runs the trials.
     """
     searcher = SourceSearcher(source, folder)
+    recover_from_lost_memory()
     with connected(address), Watchdog(lost), scratch(folder, address) as storage:
         tuner = tune.Tuner(
             tune.with_resources(actor, request(spec.resources)),
