@@ -259,8 +259,12 @@ def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
         refuse("--address: Ray shows the command line of this process to all who see the cluster; "
                "give users and passwords by the environment: MLFLOW_TRACKING_USERNAME and "
                "MLFLOW_TRACKING_PASSWORD")  # fmt: skip
+
+    def say(message: str) -> None:
+        err.print(Text(message), soft_wrap=True)
+
     try:
-        check_cluster(spec.resources, address, name_of(runs))
+        check_cluster(spec.resources, address, name_of(runs), say)
     except ClusterError as error:
         refuse(f"--address: {error}")
 
@@ -277,6 +281,10 @@ def _check_machine(spec: StudySpec) -> None:
         refuse(f"resources.cpu: a trial asks for {asked.cpu} cores, this machine has {cores}")
     if asked.gpu > gpus:
         refuse(f"resources.gpu: a trial asks for {asked.gpu:g} GPUs, this machine has {gpus}")
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    if asked.memory_gib is not None and asked.memory_gib > gib:
+        refuse(f"resources.memory_gib: a trial asks for {asked.memory_gib:g} GiB, this machine "
+               f"has {gib:.1f}")  # fmt: skip
 
 
 def _created(directory: Path) -> StudyFolder:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,16 +191,18 @@ class Cluster:
     def address(self) -> str:
         return f"{self.head.address}:{self.port}"
 
-    def worker(self, cpus: int = 1) -> Host:
-        """Add a node."""
+    def worker(self, cpus: int = 1, hidden: Path | None = None) -> Host:
+        """Add a node, from which a folder may be hidden as if it were another machine's."""
         host = self.network.host()
-        self._start(host, cpus, f"--address={self.address}")
+        # `ip netns exec` gives a process mounts of its own.
+        first = ["sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "sh"]
+        self._start(host, cpus, f"--address={self.address}", before=first if hidden else ())
         return host
 
-    def _start(self, host: Host, cpus: int, *options: str) -> None:
+    def _start(self, host: Host, cpus: int, *options: str, before: Sequence[object] = ()) -> None:
         log = self.network.folder / f"ray-{len(self.network.hosts)}.log"
         host.start(
-            BIN / "ray", "start", "--block", f"--node-ip-address={host.address}",
+            *before, BIN / "ray", "start", "--block", f"--node-ip-address={host.address}",
             f"--num-cpus={cpus}", "--object-store-memory=80000000", *options,
             log=log, env=self.environment,
         )  # fmt: skip

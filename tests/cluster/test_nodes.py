@@ -131,6 +131,31 @@ def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkey
         check(driven, undisturbed)
 
 
+def test_a_node_that_does_not_see_the_folder_is_told_before_anything_starts(
+    study, hosts, tmp_path
+):
+    if not hosts.separate:
+        pytest.skip("hiding a folder from a node needs namespaces")
+    cluster, runs = Cluster(hosts), tmp_path / "runs"
+    runs.mkdir()
+    cluster.worker(hidden=runs)
+    driven = Driven(cluster, runs / "unseen", tmp_path)
+    assert driven.run(cluster.head, study).wait(timeout=120) == 2, driven.printed
+    assert "does not see what is written in" in driven.printed
+    assert list(runs.iterdir()) == []
+
+
+def test_a_cluster_without_room_is_waited_for(study, undisturbed, hosts, tmp_path):
+    cluster = Cluster(hosts, cpus=0)
+    driven = Driven(cluster, tmp_path / "runs" / "waits", tmp_path)
+    driver = driven.run(cluster.head, study)
+    wait_for(lambda: "waiting 5 minutes for nodes to join" in driven.printed, "it is told")
+    cluster.worker(cpus=2)
+    wait_for(lambda: finished(driven.folder) >= 1, f"trials end: {driven.printed}")
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=60) == 130
+
+
 def test_a_lost_head_is_told_and_another_cluster_goes_on(study, undisturbed, hosts, tmp_path):
     first = Cluster(hosts, cpus=0)
     worker = first.worker(cpus=2)

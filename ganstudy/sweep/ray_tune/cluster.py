@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ganstudy.provenance import code_hash
@@ -26,6 +27,8 @@ from ganstudy.sweep.source import ClusterError
 OBJECT_STORE_BYTES = 80 * 1024**2
 """Trials exchange nothing through Ray's object store; this is close to its minimum."""
 GIBIBYTE = 1024**3
+JOIN_SECONDS = 300.0
+"""How long nodes may take to join when no trial fits yet."""
 LOOK_SECONDS = 90.0
 """How long a node may take to start a process and look around."""
 PROBE_SECONDS, SILENT_SECONDS = 2.0, 20.0
@@ -88,11 +91,10 @@ def reach(address: str, seconds: float = 5.0) -> None:
 
 
 def request(resources: Resources) -> dict[str, float]:
-    """Return what Ray sets aside for one trial."""
-    asked: dict[str, float] = {"cpu": resources.cpu, "gpu": resources.gpu}
-    if resources.memory_gib is not None:
-        asked["memory"] = resources.memory_gib * GIBIBYTE
-    return asked
+    """Return what Ray sets aside for one trial, by Ray's names."""
+    memory = int((resources.memory_gib or 0) * GIBIBYTE)
+    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": memory}
+    return {kind: amount for kind, amount in asked.items() if amount}
 
 
 def fitting(resources: Resources) -> int:
@@ -101,12 +103,10 @@ def fitting(resources: Resources) -> int:
     Raises:
         ClusterError: If not even one does; Tune would wait for ever.
     """
-    asked = {"CPU": resources.cpu, "GPU": resources.gpu}
-    asked["memory"] = (resources.memory_gib or 0) * GIBIBYTE
+    asked = request(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     slots = sum(
-        int(min(node.get(kind, 0) / amount for kind, amount in asked.items() if amount))
-        for node in nodes
+        int(min(node.get(kind, 0) / amount for kind, amount in asked.items())) for node in nodes
     )
     if slots < 1:
         raise ClusterError(
@@ -135,13 +135,17 @@ def look(folder: str, name: str) -> Sight:
     return Sight(platform.node(), code_hash(), name in names_in(location(folder)))
 
 
-def check_cluster(resources: Resources, address: str, runs: str) -> None:
+def check_cluster(
+    resources: Resources, address: str, runs: str, say: Callable[[str], object]
+) -> None:
     """Raise ClusterError unless trials can run on the cluster at `address` and record in `runs`.
 
     A trial must fit, and every node must have this very code and see what others write in `runs`.
+    Workers may join some minutes after their head: until a trial fits, `say` tells what is waited
+    for.
     """
     with connected(address):
-        fitting(resources)
+        _wait_for_room(resources, say)
         folder = location(runs)
         folder.mkdir(parents=True, exist_ok=True)
         sign = folder / f".seen-by-{uuid.uuid4().hex[:8]}"
@@ -151,6 +155,27 @@ def check_cluster(resources: Resources, address: str, runs: str) -> None:
                 _check(sight, runs)
         finally:
             sign.unlink(missing_ok=True)
+
+
+def _wait_for_room(resources: Resources, say: Callable[[str], object]) -> None:
+    begun = time.monotonic()
+    while True:
+        try:
+            fitting(resources)
+        except ClusterError as error:
+            waited = time.monotonic() - begun
+            if waited > JOIN_SECONDS:
+                raise
+            if waited < PROBE_SECONDS:
+                say(f"{error}; waiting {JOIN_SECONDS / 60:.0f} minutes for nodes to join")
+                request_resources(
+                    bundles=[request(resources)]
+                )  # a cluster that grows is asked for a node
+            time.sleep(PROBE_SECONDS)
+        else:
+            if time.monotonic() - begun > PROBE_SECONDS:
+                request_resources(bundles=[])  # trials ask for themselves
+            return
 
 
 def _sights(folder: str, name: str) -> list[Sight]:

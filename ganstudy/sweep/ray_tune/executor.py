@@ -240,7 +240,7 @@ def execute(
     recover_from_lost_memory()
     with connected(address), Watchdog(lost), scratch(folder, address) as storage:
         tuner = tune.Tuner(
-            tune.with_resources(actor, request(spec.resources)),
+            tune.with_resources(actor, tune.PlacementGroupFactory([request(spec.resources)])),
             tune_config=tune.TuneConfig(
                 num_samples=len(source),
                 max_concurrent_trials=concurrency(spec, address),
