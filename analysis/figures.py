@@ -228,11 +228,12 @@ class BudgetCurve(NamedTuple):
 def budget_curve_data(study: Study) -> list[BudgetCurve]:
     """Return the exact median best of k for every arm, failures and stopped trials as +inf.
 
-    Empty for adaptive designs, whose trials are not exchangeable, for repeated configs, and where
-    no arm has two.
+    Empty for adaptive designs, whose trials are not exchangeable or compete, for repeated
+    configs, and where no arm has two.
     """
     sampler = study.settings["design"]["sampler"]
-    if sampler in ("tpe", "replicate") or all(len(study.unit_scores(a)) < 2 for a in study.arms):
+    few = all(len(study.unit_scores(arm)) < 2 for arm in study.arms)
+    if study.adaptive or sampler == "replicate" or few:
         return []
     curves = []
     for arm in study.arms:

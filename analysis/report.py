@@ -106,8 +106,10 @@ def _ours(study: Study, arm: str) -> str:
     """Return how many trials are missing through no doing of the arm."""
     trials = study.results.trials[study.results.trials["arm"] == arm]
     failed = int((trials["status"] == TrialStatus.FAILED).sum())
-    open_ = len(trials) - failed - len(study.trials(arm))
+    pruned = int(study.pruned(trials).sum())
+    open_ = len(trials) - failed - pruned - len(study.trials(arm))
     notes = [f"{failed} lost to errors"] * (failed > 0) + [f"{open_} not finished"] * (open_ > 0)
+    notes += [f"{pruned} stopped by {study.rule}"] * (pruned > 0)
     return f" ({', '.join(notes)})" if notes else ""
 
 

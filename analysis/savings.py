@@ -108,7 +108,7 @@ def savings_data(study: Study) -> Savings | None:
         savable=sum(lost),
         best={arm: study.sign * value for arm, value in best.items()},
         reported=reported_score(study),
-        adaptive=study.settings["design"]["sampler"] == "tpe",
+        adaptive=study.adaptive,
         rules=[saving(name, rule, runs, study.sign) for name, rule in rules.items()],
     )
 

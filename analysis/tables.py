@@ -79,16 +79,31 @@ class Study:
         """The primary score of real images against real images, NaN if not known."""
         return float(self.protocol.get(self.primary, {}).get("floor", math.nan))
 
+    @property
+    def rule(self) -> str | None:
+        """Name of the rule by which trials were stopped within their arm, None without one."""
+        return next(iter(self.settings.get("stopping") or {}), None)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether what was tried, or for how long, depended on how other trials went."""
+        return self.settings["design"]["sampler"] == "tpe" or self.rule is not None
+
+    def pruned(self, trials: pd.DataFrame) -> pd.Series[bool]:
+        """Return which of `trials` the study's rule stopped: neither failures nor results."""
+        return (trials["status"] == TrialStatus.STOPPED) & (trials["reason"] == self.rule)
+
     def trials(self, arm: str) -> pd.DataFrame:
         """Return the trials of one arm that ended by their own doing, with their `score`.
 
-        Trials that are not finished, or that failed through our fault, are no outcome of the arm.
+        Trials that are not finished, that failed through our fault, or that were stopped because
+        others did better, are no outcome of the arm.
         """
         trials = self.results.trials
         outcome = trials["status"].isin(
             [TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED]
         )
-        mine = trials[(trials["arm"] == arm) & outcome].copy()
+        mine = trials[(trials["arm"] == arm) & outcome & ~self.pruned(trials)].copy()
         scores = [self.score(row) for _, row in mine.iterrows()]
         mine["score"] = pd.Series(scores, index=mine.index, dtype=float)
         return mine

@@ -17,12 +17,12 @@ INDEPENDENT = frozenset({"random", "replicate"})
 def comparisons(study: Study) -> list[Comparison]:
     """Compare every pair of arms over configs, or over seeds where configs are repeated.
 
-    Only of random designs and repeated configs, since other samplers do not draw independently.
+    Only of random designs and repeated configs whose trials all could end: other samplers do
+    not draw independently, nor do trials that compete.
     Paired draws are compared config by config (exact sign test), others by ranks (Mann-Whitney).
     Failures score +inf and so lose against any score. P-values are adjusted by Holm's method.
     """
-    design = study.settings["design"]
-    if design["sampler"] not in INDEPENDENT:
+    if study.adaptive or study.settings["design"]["sampler"] not in INDEPENDENT:
         return []
     found = []
     for first, second in itertools.combinations(study.arms, 2):
@@ -47,8 +47,10 @@ def verdict(study: Study) -> str:
     """Return the sentence that opens the report."""
     arms, configs = study.arms, [len(study.unit_scores(arm)) for arm in study.arms]
     sampler = study.settings["design"]["sampler"]
-    if sampler not in INDEPENDENT:
+    if study.adaptive or sampler not in INDEPENDENT:
         how = "searched adaptively" if sampler == "tpe" else f"tried the points of a {sampler}"
+        if study.rule is not None:
+            how = f"stopped trials by {study.rule} while others did better"
         return (
             f"This study {how}, so its trials are no independent draws and no arm can be said to "
             f"beat another by it; the scores below describe what was tried."

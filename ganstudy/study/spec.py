@@ -358,7 +358,13 @@ def _misplaced(arm: Arm, key: str, space: Mapping[str, Distribution]) -> StudyEr
         known = sweepable(arm, given)
     except StudyError as error:  # what the condition asks for cannot be built
         return StudyError(f"{key}.when", str(error))
-    return None if key in known else StudyError(key, unknown("key of this arm", key, known))
+    if key in known:
+        return None
+    rule = unknown("key of this arm", key, known)
+    choosing = [k for k in space if key.startswith(f"{k.removesuffix('.name')}.") and k != key]
+    if choosing and not given:
+        rule += f"; an option of one choice alone needs when: {{{choosing[0]}: VALUE}}"
+    return StudyError(key, rule)
 
 
 def sweepable(arm: Arm, given: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,8 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from analysis import figures
 from analysis.report import render, summarize, write_report
 from analysis.tables import Study
 from analysis.verdict import comparisons, verdict
+from ganstudy.records import TrialStatus
+from ganstudy.store import StudyFolder
 
 INF = math.inf
 FOUR = {"a": [10.0, 20.0, 30.0, INF], "b": [11.0, 19.0, 33.0, 44.0]}
@@ -43,6 +47,27 @@ def test_one_arm_and_adaptive_designs_claim_nothing(synthetic, tmp_path):
     adaptive = synthetic(FOUR, design={"sampler": "tpe", "paired": True})
     assert "searched adaptively" in verdict(Study.load(adaptive))
     assert figures.budget_curve_data(Study.load(adaptive)) == []
+
+
+def test_trials_that_a_rule_stopped_are_neither_failures_nor_results(synthetic):
+    folder = synthetic({"a": [1.0, 2.0, 3.0]}, stopping={"asha": {"grace": 0.25}})
+    unfinished(folder, "a-c02-s0", stopped="asha")
+    study = Study.load(folder)
+    assert "stopped trials by asha" in verdict(study)
+    assert figures.budget_curve_data(study) == []
+    assert study.unit_scores("a").tolist() == [1.0, 2.0]
+    rows = summarize(folder).rows
+    assert "1 stopped by asha" in " ".join(rows[0])
+
+
+def unfinished(folder: Path, trial_id: str, stopped: str) -> None:
+    """Rewrite a trial as one that a scheduler stopped."""
+    trial = StudyFolder(folder).trial(trial_id)
+    attempt, record = trial.latest()
+    result = replace(record.result, status=TrialStatus.RUNNING)
+    attempt.save(replace(record, result=result), {})
+    trial.stop(stopped)
+    StudyFolder(folder).compact()
 
 
 def test_failures_are_plus_infinity_in_every_figure(synthetic):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ganstudy.study.plan import plan
+from ganstudy.study.plan import plan, planned
 from ganstudy.study.spec import parse_study
 from ganstudy.trial import TrialSpec
 
@@ -70,6 +70,28 @@ def test_sobol_is_shared_by_arms_and_repeatable(tiny):
     assert first["wgan_gp-c03-s0"].params == first["non_saturating-c03-s0"].params
     rates = sorted(t.params["generator_optimizer.lr"] for t in first.values())
     assert len(set(rates)) == 8
+
+
+@pytest.mark.parametrize("configs", [3, 4, 5, 33])
+def test_more_points_of_a_sobol_sequence_move_none(tiny, configs):
+    tiny["space"]["n_critic"] = {"choice": [1, 2, 3]}
+    tiny["design"] = {"sampler": "sobol", "configs": 3}
+    before = by_id(tiny)
+    tiny["design"]["configs"] = configs
+    after = by_id(tiny)
+    assert {name: after[name].params for name in before} == {
+        name: trial.params for name, trial in before.items()
+    }
+    assert len(after) == 2 * configs
+
+
+def test_what_is_planned_is_what_runs(tiny):
+    tiny["design"] |= {"seeds": [3, 4], "include_defaults": True}
+    spec = parse_study(tiny)
+    for light, built in zip(planned(spec), plan(spec), strict=True):
+        assert light.trial_id == built.trial_id
+        assert light.values == built.params
+        assert light.train() == built.train
 
 
 def test_defaults_run_beside_the_configs(tiny):
