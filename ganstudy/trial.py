@@ -104,8 +104,9 @@ class TrialSpec:
     @property
     def result_hash(self) -> str:
         """16 hex digits of all that changes the result: equal hash, equal rows."""
-        parts = [self.train.to_dict(), self.measure.to_dict(), self.events.to_dict()]
-        text = json.dumps([*parts, self.cpu, self.device], sort_keys=True)
+        train = json.dumps(self.train.to_dict(), sort_keys=True)
+        parts = [train, self.measure.as_json, self.events.as_json, str(self.cpu)]
+        text = f'[{", ".join(parts)}, "{self.device}"]'
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

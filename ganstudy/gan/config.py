@@ -177,10 +177,9 @@ class TrainConfig:
         Raises:
             StudyError: With the path of the wrong key, the rule and the nearest right name.
         """
-        known = {f.name for f in fields(cls)} | set(SHORTHANDS)
         for key in data:
-            if key not in known:
-                raise StudyError(str(key), unknown("key", key, known))
+            if key not in CONFIG_KEYS:
+                raise StudyError(str(key), unknown("key", key, CONFIG_KEYS))
         plain = expand_shorthands(data)
         built: dict[str, Any] = {}
         for key, registry in SINGLE.items():
@@ -196,6 +195,10 @@ class TrainConfig:
     def canonical_json(self) -> str:
         """Return the one JSON text of this config: sorted keys, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+
+CONFIG_KEYS = {f.name for f in fields(TrainConfig)} | set(SHORTHANDS)
+"""What `TrainConfig.from_dict` reads."""
 
 
 def _checked(path: str, check: Callable[[TrainConfig], None], config: TrainConfig) -> None:

@@ -8,6 +8,7 @@ features) and sample size.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,11 @@ class MeasureConfig:
             "raw": self.raw,
             "probe": None if self.probe is None else self.probe.to_dict(),
         }
+
+    @functools.cached_property
+    def as_json(self) -> str:
+        """What `to_dict` gives, as text: made once for all trials of a study."""
+        return json.dumps(self.to_dict(), sort_keys=True)
 
     @property
     def primary(self) -> str:

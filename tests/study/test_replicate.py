@@ -174,3 +174,12 @@ def test_a_sampler_of_that_name_needs_the_key(tiny, write_study):
     tiny["design"]["sampler"] = "replicate"
     with pytest.raises(StudyError, match="design.sampler"):
         load_study(write_study(tiny))
+
+
+def test_more_seeds_repeat_none(source, write_study):
+    three = {trial.trial_id: trial.result_hash for trial in plan(replicate(source, write_study))}
+    asked = {"select": {"top": 2}, "seeds": 5}
+    spec = replicate(source, write_study, replicate=asked)
+    five = {trial.trial_id: trial.result_hash for trial in plan(spec)}
+    assert five.items() > three.items()
+    assert len(five) / 5 == len(three) / 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,3 +67,8 @@ class EventsConfig:
         options: dict[str, Any] = {p.pop("name"): p for p in parts}
         removed = {kind: None for kind in DETECTORS.names() if kind not in options}
         return {"detectors": options | removed, "stop_on": list(self.stop_on)}
+
+    @functools.cached_property
+    def as_json(self) -> str:
+        """What `to_dict` gives, as text: made once for all trials of a study."""
+        return json.dumps(self.to_dict(), sort_keys=True)
