@@ -79,6 +79,8 @@ def _tells(spec: StudySpec) -> dict[str, Any]:
     seeds = {spread: seeds_for_difference(spread) for spread in SEED_SPREADS}
     if spec.replicate is not None:
         budget, k = "best-of-k curves: none, since chosen configs are repeated", 0
+    elif spec.stopping is not None:
+        budget, k = f"best-of-k curves: none, {spec.stopping.name} leaves trials unfinished", 0
     elif spec.design.sampler != "random":
         budget = f"best-of-k curves: none with an interval, the {spec.design.sampler} sampler "
         budget += "does not draw independently"
