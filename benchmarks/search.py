@@ -1,6 +1,6 @@
 """What TPE and ASHA reach for the same compute against random search, on recorded trials.
 
-    python benchmarks/search.py                 # the table of docs/stopping.md, about a minute
+    python benchmarks/search.py                 # the table of docs/search.md, about a minute
     python benchmarks/search.py --record DIR    # keep a run of search_digits.yaml instead
 
 search_digits.parquet holds every trial of a random sweep (search_digits.yaml, beside it), each
