@@ -54,8 +54,10 @@ def reach(path: Path) -> None:
     """
     if not is_remote(path):
         return
+    remote = cast(Any, path)
     try:
-        names_in(path)
+        if not remote.fs.exists(remote.drive):
+            raise FileNotFoundError(f"there is no bucket {remote.drive}")
     except Exception as error:  # every store has exceptions of its own
         told = (str(error).splitlines() or [""])[0]
         raise OSError(f"{path} cannot be reached: {type(error).__name__}: {told}") from None

@@ -224,11 +224,11 @@ def network(folder: Path) -> Iterator[Network]:
 
 
 @contextmanager
-def s3_server(hosts: Network) -> Iterator[dict[str, str]]:
-    """Run an S3 server that all hosts reach; yield the environment that clients need."""
-    machine = Host(hosts.outside)
-    port = free_port(hosts.outside)
-    endpoint = f"http://{hosts.outside}:{port}"
+def s3_server(address: str) -> Iterator[dict[str, str]]:
+    """Run an S3 server with a bucket `studies`; yield the environment that clients need."""
+    machine = Host(address)
+    port = free_port(address)
+    endpoint = f"http://{address}:{port}"
     environment = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "key",
@@ -236,7 +236,7 @@ def s3_server(hosts: Network) -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    machine.start(BIN / "moto_server", "-H", hosts.outside, "-p", port)
+    machine.start(BIN / "moto_server", "-H", address, "-p", port)
     try:
         wait_for(lambda: _made(endpoint, "studies"), "the S3 server answers")
         yield environment

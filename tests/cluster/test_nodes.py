@@ -122,7 +122,7 @@ def test_a_study_survives_its_worker_a_trial_and_its_driver(study, undisturbed, 
 
 def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkeypatch):
     """On a real S3 server: every node and the driver reach the study by its URI alone."""
-    with s3_server(hosts) as environment:
+    with s3_server(hosts.outside) as environment:
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
         folder = location("s3://studies/runs/killed")
