@@ -144,12 +144,13 @@ def server(port: int, store: Path) -> subprocess.Popen:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    for _ in range(300):
+    for _ in range(900):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 time.sleep(1)
                 return process
         time.sleep(0.2)
+    kill(process)
     raise AssertionError("the server did not start")
 
 
