@@ -13,12 +13,12 @@ quickstart: $(VENV)/.installed
 	then $(BIN)/ganstudy resume runs/quickstart; \
 	else $(BIN)/ganstudy run studies/quickstart.yaml; fi
 
-# Sweeps start processes of their own, and are tested alone; so is what imports torch-fidelity,
-# beside which torchmetrics does not import where there is no torchvision.
+# Sweeps and clusters start processes of their own, and are tested alone; so is what imports
+# torch-fidelity, beside which torchmetrics does not import where there is no torchvision.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/sweep --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/sweep --ignore tests/cluster --numprocesses 2 --dist loadfile
 	PYTHONPATH=$(VENV)/inception $(BIN)/python -m pytest tests/measure/features/test_inception.py
-	$(BIN)/python -m pytest -m "not slow" tests/sweep
+	$(BIN)/python -m pytest -m "not slow" tests/sweep tests/cluster
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow --timeout 1200 -n 2 tests/gan
