@@ -109,7 +109,7 @@ def _ours(study: Study, arm: str) -> str:
     pruned = int(study.pruned(trials).sum())
     open_ = len(trials) - failed - pruned - len(study.trials(arm))
     notes = [f"{failed} lost to errors"] * (failed > 0) + [f"{open_} not finished"] * (open_ > 0)
-    notes += [f"{pruned} stopped by {study.rule}"] * (pruned > 0)
+    notes += [f"{pruned} stopped by {study.rule or 'the time limit'}"] * (pruned > 0)
     return f" ({', '.join(notes)})" if notes else ""
 
 

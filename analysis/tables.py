@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from ganstudy.records import Results, TrialStatus, load_results
+from ganstudy.records import TIME_LIMIT, Results, TrialStatus, load_results
 
 DEFAULT_CONFIG = "default"
 FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
@@ -90,14 +90,15 @@ class Study:
         return self.settings["design"]["sampler"] == "tpe" or self.rule is not None
 
     def pruned(self, trials: pd.DataFrame) -> pd.Series[bool]:
-        """Return which of `trials` the study's rule stopped: neither failures nor results."""
-        return (trials["status"] == TrialStatus.STOPPED) & (trials["reason"] == self.rule)
+        """Return which of `trials` the study's rule or its clock stopped: no outcome of theirs."""
+        reasons = trials["reason"].isin([self.rule, TIME_LIMIT])
+        return (trials["status"] == TrialStatus.STOPPED) & reasons
 
     def trials(self, arm: str) -> pd.DataFrame:
         """Return the trials of one arm that ended by their own doing, with their `score`.
 
         Trials that are not finished, that failed through our fault, or that were stopped because
-        others did better, are no outcome of the arm.
+        others did better or their time was up, are no outcome of the arm.
         """
         trials = self.results.trials
         outcome = trials["status"].isin(

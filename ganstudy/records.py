@@ -161,6 +161,8 @@ class TrialRecord:
 
 PROBE_SCORE = "probe/frechet_distance"
 """Name of the points that a probe's score is in; lower is better."""
+TIME_LIMIT = "time_limit"
+"""Reason of a trial that was stopped because its time was up."""
 RECOVERY = "recovery"
 """The one kind of event that is no failure."""
 

@@ -40,7 +40,14 @@ from ganstudy.measure.protocol import (
     Primary,
     evaluator,
 )
-from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import (
+    TIME_LIMIT,
+    Event,
+    Point,
+    TrialRecord,
+    TrialResult,
+    TrialStatus,
+)
 from ganstudy.storage import Writer
 from ganstudy.store import Attempt, TrialFolder
 
@@ -52,8 +59,6 @@ SCATTER_SIDE = 128
 """Pixels per side of a scatter of points."""
 SHOWN = 500
 """Points of a probe that are kept for a picture."""
-TIME_LIMIT = "time_limit"
-"""Reason of a trial that was stopped because its time was up."""
 LOOKS = 8
 """Probes whose samples are kept: an event's onset lies a few probes before its detection."""
 
