@@ -188,8 +188,11 @@ def sweep(sizes: list[int]) -> bool:
             print(f"  {seconds:8.1f} s  {name}")
         above = found["wall"] / trials - TRIAL_SECONDS / SLOTS
         growth = found["growth"] / 1000 / trials
-        good &= tell("seconds a trial above the ideal", above, ABOVE_IDEAL)
-        good &= tell(f"KB a trial, beside {found['resident'] / 1e6:.0f} MB", growth, GROWTH_KB)
+        print(f"  {found['first']:8.1f} s  to the first result")
+        # Starting Ray and its actors and importing plotly are paid once: few trials cannot tell.
+        reached = tell("seconds a trial above the ideal", above, ABOVE_IDEAL)
+        reached &= tell(f"KB a trial, beside {found['resident'] / 1e6:.0f} MB", growth, GROWTH_KB)
+        good &= reached or trials < sizes[-1]
         good &= tell("things that MLflow or parquet lack", len(complete), 0)
         for what in [*complete[:5], *found["notes"]]:
             print(f"           {what}")
