@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ganstudy.storage import create, write_text
+from ganstudy.storage import create, read_text, write_text
 
 RENEW_SECONDS = 15.0
 EXPIRE_SECONDS = 60.0
@@ -76,7 +76,7 @@ class Lease:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = json.loads(read_text(self.path))
         except (FileNotFoundError, ValueError):
             return None
         return dict(found)

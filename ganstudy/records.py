@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganstudy.storage import location
+from ganstudy.storage import location, read_bytes
 
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
@@ -344,5 +344,4 @@ def load_results(folder: str | Path) -> Results:
 
 
 def _read(path: Path) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.read_table(file)
+    return pq.read_table(pa.BufferReader(read_bytes(path)))

@@ -7,7 +7,6 @@ differs is here: writing all of a file or nothing, and making a file that must n
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -114,6 +113,25 @@ def create(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return all of a file.
+
+    In one request: an object that is replaced between two would be refused at the second.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    remote = cast(Any, path)
+    return bytes(remote.fs.cat_file(remote.path))
+
+
+def read_text(path: Path) -> str:
+    """Return all of a text file."""
+    return read_bytes(path).decode("utf-8")
+
+
 @contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
     """Give a file of this machine with the content of `path`, for libraries that need one."""
@@ -122,8 +140,7 @@ def local_copy(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        with path.open("rb") as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
+        copy.write_bytes(read_bytes(path))
         yield copy
 
 

@@ -50,6 +50,7 @@ from ganstudy.storage import (
     create,
     is_remote,
     names_in,
+    read_text,
     write_atomically,
     write_text,
 )
@@ -134,14 +135,14 @@ class Attempt:
     def error(self) -> str:
         """Return the traceback of this attempt, empty if it noted none."""
         try:
-            return (self.folder / TRACEBACK).read_text(encoding="utf-8")
+            return read_text(self.folder / TRACEBACK)
         except FileNotFoundError:
             return ""
 
     def read(self) -> TrialRecord | None:
         """Return the record, or None where nothing was recorded yet."""
         try:
-            return TrialRecord.from_json((self.folder / RECORD).read_text(encoding="utf-8"))
+            return TrialRecord.from_json(read_text(self.folder / RECORD))
         except FileNotFoundError:
             return None
 
@@ -176,7 +177,7 @@ class TrialFolder:
 
     def _finished_by(self) -> str:
         try:
-            return (self.folder / FINISHED_BY).read_text(encoding="utf-8")
+            return read_text(self.folder / FINISHED_BY)
         except FileNotFoundError:
             return ""
 
@@ -223,7 +224,7 @@ class TrialFolder:
     def _told(self, name: str) -> str | None:
         """Return the reason that the driver gave for the trial's end, or None."""
         try:
-            return str(json.loads((self.folder / name).read_text("utf-8"))["reason"])
+            return str(json.loads(read_text(self.folder / name))["reason"])
         except FileNotFoundError:
             return None
 
@@ -346,7 +347,7 @@ class StudyFolder:
 
     def read_json(self, name: str) -> Any:
         """Read one JSON file of the study."""
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return json.loads(read_text(self.folder / name))
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
@@ -356,11 +357,11 @@ class StudyFolder:
         """Add trials to the plan: an adaptive search does not know its trials beforehand."""
         # Written anew as a whole: an object store cannot append, and a kill leaves no half line.
         path = self.folder / "plan.jsonl"
-        write_text(path, path.read_text(encoding="utf-8") + _lines(identities))
+        write_text(path, read_text(path) + _lines(identities))
 
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan."""
-        text = (self.folder / "plan.jsonl").read_text(encoding="utf-8")
+        text = read_text(self.folder / "plan.jsonl")
         return [json.loads(line) for line in text.splitlines()]
 
     def write_table(self, name: str, rows: pa.Table) -> None:

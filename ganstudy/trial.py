@@ -48,7 +48,7 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import Writer
+from ganstudy.storage import Writer, read_bytes
 from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
@@ -263,7 +263,7 @@ class TrialRun:
         files = {role: attempt.folder / name for role, name in record.files.items()}
         self.trainer.load_state_dict(read_torch(files["state"]))
         for path in files.values():
-            content = path.read_bytes()
+            content = read_bytes(path)
             self._kept[path.name] = partial(_write_bytes, content=content)
 
     def step(self) -> TrialRecord:

@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from ganstudy import lease
 from ganstudy.cli import app
 from ganstudy.lease import Lease
-from ganstudy.storage import create, is_remote, local_copy, location, names_in, write_text
+from ganstudy.storage import (
+    create,
+    is_remote,
+    local_copy,
+    location,
+    names_in,
+    read_text,
+    write_text,
+)
 from ganstudy.store import StudyFolder
 from tests.cluster.nodes import s3_server
 
@@ -51,6 +59,18 @@ def test_what_is_written_is_read_and_listed_at_once(place):
     with local_copy(place / "a.txt") as copy:
         assert isinstance(copy, Path)
         assert copy.read_text() == "two"
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(place):
+    texts = ["a" * 5000, "b" * 9000]
+    write_text(place / "record", texts[0])
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(
+            lambda: [write_text(place / "record", texts[i % 2]) for i in range(100)]
+        )
+        while not writing.done():
+            assert read_text(place / "record") in texts
+        writing.result()
 
 
 def test_of_many_makers_of_a_file_one_succeeds(place):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ganstudy.gan.datasets.cache import alone
-from ganstudy.storage import is_remote, local_copy, write_atomically
+from ganstudy.storage import is_remote, local_copy, read_bytes, write_atomically
 from ganstudy.store import cache_folder
 
 Content = dict[str, Any]
@@ -43,7 +43,7 @@ def write_torch(path: Path, content: object) -> None:
 
 def read_torch(path: Path) -> Any:
     """Return what `write_torch` wrote, on the CPU."""
-    return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
 
 
 def content_hash(*parts: bytes | Tensor | str) -> str:
