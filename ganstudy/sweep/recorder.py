@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,7 @@ class Recorder:
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        except OSError:  # it has died, which its listener tells
+        except (OSError, ValueError):  # it has died, which its listener tells, and closes the pipe
             return
 
     def _ask(self, command: str, seconds: float | None) -> str:
@@ -222,6 +223,8 @@ def listen(commands: queue.SimpleQueue[str]) -> None:
 
 def main() -> None:
     """Record the study that the first line of stdin names."""
+    # Ray's jobs and SLURM send it to the driver's children, too; whoever ends us closes stdin.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # What a library prints must not mingle with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -22,6 +22,7 @@ from ganstudy.records import load_results
 from tests.conftest import ROOT, ganstudy
 
 SCRIPTS = Path(sys.executable).parent
+pytestmark = pytest.mark.timeout(600)  # seconds are minutes on a machine that others use, too
 JOBS = "http://127.0.0.1:8265"
 
 
@@ -43,7 +44,7 @@ class Head:
     def __init__(self, folder):
         self.token = folder / "token"
         self.token.write_text(secrets.token_hex(24))
-        gcs, dashboard, client = free_ports(3)
+        gcs, dashboard, client, agent = free_ports(4)
         self.address, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         self.environment = {
             **os.environ,
@@ -58,6 +59,7 @@ class Head:
         command = ["ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         command += [f"--ray-client-server-port={client}", "--object-store-memory=80000000"]
+        command += [f"--dashboard-agent-listen-port={agent}"]  # it takes the jobs
         # A short path: those of Ray's sockets must not pass 107 bytes.
         self.sessions = Path(f"/tmp/ray-{gcs}")
         command += [f"--temp-dir={self.sessions}"]
@@ -117,7 +119,7 @@ def submit(head, project, *arguments, environment=None):
 
 
 def ended(process):
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     return process.returncode, out, err
 
 
@@ -149,10 +151,16 @@ def test_a_job_is_followed_to_its_end_and_its_exit_code_is_ours(head, project, t
     assert "wgan_gp-c00-s3: completed" in out
     assert str(runs / "tiny" / "report.html") in out
     assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
-    # The same once more is wrong input, which only the head can know.
-    code, out, err = ended(submit(head, project, "--runs", runs))
+
+
+def test_wrong_input_that_only_the_head_can_know_exits_2(head, project, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text("study: tiny\n")
+    code, out, err = ended(submit(head, project, "--runs", tmp_path / "runs"))
     assert code == 2, out + err
     assert "exists already" in out
+    assert [path.name for path in folder.iterdir()] == ["study.yaml"]
 
 
 def test_ctrl_c_lets_go_of_the_job_and_stopping_it_keeps_its_rows(head, project, tmp_path):
@@ -160,18 +168,19 @@ def test_ctrl_c_lets_go_of_the_job_and_stopping_it_keeps_its_rows(head, project,
     many = "base.budget.discriminator_updates=100000", "design.configs=4"
     process = submit(head, project, "--runs", runs, "--set", many[0], "--set", many[1])
     said = process.stderr.readline()
+    assert "sent as the job" in said
     job = said.split("job ")[1].split(",")[0]
-    for _ in range(400):
+    for _ in range(1200):
         if any((runs / "tiny" / "trials").glob("*/attempt-*/record.json")):
             break
         time.sleep(0.25)
     process.send_signal(signal.SIGINT)
-    code, _, err = ended(process)
-    assert code == 130
+    code, out, err = ended(process)
+    assert code == 130, out + err
     assert "the job goes on" in err
     assert f"ray job stop --address {head.url} {job}" in err
     stop = [SCRIPTS / "ray", "job", "stop", "--address", head.url, job]
-    done = subprocess.run(stop, env=head.environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(stop, env=head.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "interrupted" in set(load_results(runs / "tiny").trials["status"])
     assert (runs / "tiny" / "report.html").exists()

@@ -35,7 +35,7 @@ STOP_SECONDS = 600
 """What `ray job stop` leaves a driver to write its tables; Ray alone would leave it 3 s."""
 PROBE_SECONDS, LOST_SECONDS = 5.0, 30.0
 """How often the head is asked whether it is there, and after what silence it is lost."""
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 30.0
 """How long a head that has just been started is given to take jobs."""
 NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk",
          "ray._private.runtime_env.packaging")  # fmt: skip
