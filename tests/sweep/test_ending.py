@@ -164,3 +164,28 @@ def test_a_study_has_one_driver_and_a_store_several_studies(longer, write_study,
         assert driver.wait(timeout=200) == 0, log.read_text()
         check_tracking(f"sqlite:///{runs / 'mlflow.db'}", runs / log.stem)
     assert_same(runs / "one", runs / "two")
+
+
+def test_a_stopping_rule_ends_trials_and_a_resume_leaves_them(tiny, write_study, tmp_path):
+    tiny["space"]["generator_optimizer.lr"] = {"log_uniform": [1e-6, 1e-2]}
+    tiny["design"] = {"configs": 6}
+    tiny["stopping"] = {"asha": {"grace": 0.3, "reduction_factor": 2}}
+    study, runs = write_study(tiny), tmp_path / "runs"
+    done = subprocess.run(
+        ganstudy("run", study, "--runs", runs), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    trials = load_results(runs / "tiny").trials.set_index("trial_id")
+    stopped = trials[trials["status"] == "stopped"]
+    assert 2 <= len(stopped) <= 9
+    assert set(stopped["reason"]) == {"asha"}
+    assert (stopped["discriminator_updates"] < 60).all()
+    assert set(trials["status"]) == {"stopped", "completed"}
+    assert "stopped by asha" in " ".join(done.stdout.split())
+    again = subprocess.run(
+        ganstudy("resume", runs / "tiny"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert "no trial is left to run" in again.stderr
+    after = load_results(runs / "tiny").trials.set_index("trial_id")
+    assert after["attempts"].equals(trials["attempts"])
