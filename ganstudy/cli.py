@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ganstudy.registry import StudyError
     from ganstudy.replaying import Change
     from ganstudy.store import StudyFolder
+    from ganstudy.study.plan import Planned
     from ganstudy.study.spec import StudySpec
     from ganstudy.sweep.driver import Run
     from ganstudy.sweep.ray_tune.jobs import Jobs
@@ -154,11 +155,11 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
     _print_notes(spec)
 
 
-def _print_notes(spec: StudySpec) -> None:
+def _print_notes(spec: StudySpec, trials: Sequence[Planned] | None = None) -> None:
     """Tell what is allowed and yet not what it may seem."""
     from ganstudy.study.checks import notes
 
-    for note in notes(spec):
+    for note in notes(spec, trials):
         err.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
@@ -170,9 +171,11 @@ def plan(
 ) -> None:
     """Show what will run, what it will cost here, and what the design can and cannot tell."""
     from ganstudy.preview import preview, shortened
+    from ganstudy.study.plan import planned
 
     spec = read(study, overrides)
-    found = preview(spec)
+    trials = [] if spec.design.sampler == "tpe" else list(planned(spec))
+    found = preview(spec, trials)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -187,7 +190,7 @@ def plan(
     out.print(table)
     for line in found["cost"]["text"], *found["tells"]["text"]:
         out.print(Text(line), soft_wrap=True)
-    _print_notes(spec)
+    _print_notes(spec, trials)
 
 
 def shown(value: object) -> str:

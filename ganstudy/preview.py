@@ -12,7 +12,7 @@ import torch
 
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
 from ganstudy.gan.trainer import build_trainer
-from ganstudy.study.plan import DEFAULT_CONFIG, configs, planned
+from ganstudy.study.plan import DEFAULT_CONFIG, Planned
 from ganstudy.study.spec import Arm, StudySpec
 
 WARM_UP, TIMED = 2, 8
@@ -23,16 +23,21 @@ SEED_SPREADS = (0.05, 0.1, 0.2)
 """Standard deviations over seeds, relative to the mean, that tuned GANs show."""
 
 
-def preview(spec: StudySpec) -> dict[str, Any]:
-    """Return trials, cost and what the design tells, as plain data."""
-    trials = list(planned(spec)) if spec.design.sampler != "tpe" else []
+def preview(spec: StudySpec, trials: Sequence[Planned]) -> dict[str, Any]:
+    """Return trials, cost and what the design tells, as plain data.
+
+    Args:
+        spec: The study.
+        trials: Its plan, empty for an adaptive search.
+    """
     total = len(trials) or spec.design.configs * len(spec.arms) * len(spec.design.seeds)
+    configs = len({t.config_id for t in trials} - {DEFAULT_CONFIG}) or spec.design.configs
     return {
         "study": spec.study,
         "trials_total": total,
         "trials": [{"trial_id": t.trial_id, "params": dict(t.values)} for t in trials],
         "cost": _cost(spec, total),
-        "tells": _tells(spec),
+        "tells": _tells(spec, configs),
     }
 
 
@@ -73,8 +78,7 @@ def _seconds_per_update(arm: Arm, threads: int) -> float:
     return (time.perf_counter() - begun) / TIMED
 
 
-def _tells(spec: StudySpec) -> dict[str, Any]:
-    n = sum(1 for config_id, _ in configs(spec) if config_id != DEFAULT_CONFIG)
+def _tells(spec: StudySpec, n: int) -> dict[str, Any]:
     k = largest_k_with_interval(n)
     seeds = {spread: seeds_for_difference(spread) for spread in SEED_SPREADS}
     if spec.replicate is not None:

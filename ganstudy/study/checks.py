@@ -230,8 +230,13 @@ def _networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
         return generator, build_discriminator(config, shape)
 
 
-def notes(spec: StudySpec) -> list[str]:
-    """Return what is allowed and yet not what it may seem, each once, with the arms it is of."""
+def notes(spec: StudySpec, trials: Iterable[Planned] | None = None) -> list[str]:
+    """Return what is allowed and yet not what it may seem, each once, with the arms it is of.
+
+    Args:
+        spec: The study.
+        trials: Its plan, drawn anew unless given.
+    """
     found: dict[str, list[str]] = {}
     for arm in spec.arms:
         for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
@@ -243,7 +248,9 @@ def notes(spec: StudySpec) -> list[str]:
     if spec.stopping is not None:
         said += _first_looks(spec, spec.stopping)
     said += [f"measure: {remark}" for remark in spec.measure.remarks(spec.dataset)]
-    return said if spec.design.sampler == "tpe" else [*said, *_repetitions(spec)]
+    if spec.design.sampler == "tpe":
+        return said
+    return [*said, *_repetitions(spec, planned(spec) if trials is None else trials)]
 
 
 def _first_looks(spec: StudySpec, stopping: Stopping) -> Iterator[str]:
@@ -258,10 +265,10 @@ def _first_looks(spec: StudySpec, stopping: Stopping) -> Iterator[str]:
             )
 
 
-def _repetitions(spec: StudySpec) -> Iterator[str]:
+def _repetitions(spec: StudySpec, trials: Iterable[Planned]) -> Iterator[str]:
     """Yield a note for each arm that makes one run several times, and for arms that are one."""
     plans: dict[str, list[Planned]] = {arm.name: [] for arm in spec.arms}
-    for one in planned(spec):
+    for one in trials:
         plans[one.arm.name].append(one)
     for arm, made in plans.items():
         differing = len({(json.dumps(p.values, default=str), p.seed) for p in made})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ganstudy.gan.config import TrainConfig
@@ -103,10 +103,10 @@ def uniform(design_seed: int, *key: object) -> float:
 
 def _hashed(spec: StudySpec) -> Uniforms:
     design = spec.design
+    draw = lru_cache(partial(uniform, design.seed))  # arms that share a draw come one by one
 
     def at(arm: Arm, key: str, index: int) -> float:
-        scope = "" if design.paired else arm.name
-        return uniform(design.seed, scope, key, index)
+        return draw("" if design.paired else arm.name, key, index)
 
     return at
 

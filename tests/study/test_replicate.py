@@ -15,7 +15,7 @@ from ganstudy.records import TrialStatus, load_results
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study, notes
-from ganstudy.study.plan import plan
+from ganstudy.study.plan import plan, planned
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.driver import Run, best_trials, pending
 from tests.conftest import TINY
@@ -109,7 +109,8 @@ def test_more_seeds_move_no_trial_and_other_settings_lie_over_the_sources(source
 
 
 def test_the_plan_tells_what_seeds_can_tell(source, write_study):
-    told = preview(replicate(source, write_study))["tells"]
+    study = replicate(source, write_study)
+    told = preview(study, list(planned(study)))["tells"]
     # Three seeds each: 20 equally likely orders of ranks, two of them the most extreme.
     assert told["smallest_p"] == pytest.approx(2 / 20)
     assert "chosen configs are repeated" in told["text"][0]

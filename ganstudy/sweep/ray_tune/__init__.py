@@ -12,6 +12,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends a study, whatever it is at
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # snapshots that nobody reads
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "6",  # seconds in which a head that refuses us is asked again
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
