@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -117,7 +117,7 @@ def refuse(message: str) -> NoReturn:
 
 def read(study: Path, overrides: list[str] | None = None) -> StudySpec:
     """Return the checked study, or refuse it with file, key, rule and the nearest right name."""
-    from ganstudy.provenance import holds_secret
+    from ganstudy.provenance import holds_secret, redact
     from ganstudy.registry import StudyError
     from ganstudy.study.checks import load_study
 
@@ -127,9 +127,23 @@ def read(study: Path, overrides: list[str] | None = None) -> StudySpec:
                 f"--set {key}: {value} would be recorded with the results: leave the secret out"
             )
     try:
-        return load_study(study, overrides or ())
+        spec = load_study(study, overrides or ())
     except StudyError as error:
         refuse(f"{study}: {error}")
+    for path, text in texts(spec.resolved()):
+        if holds_secret(text):
+            refuse(f"{study}: {path}: {redact(text)} holds a secret, which would be recorded with "
+                   f"the results: leave it out")  # fmt: skip
+    return spec
+
+
+def texts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield key path and value of every text in nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, str):
+            yield f"{path}{key}", value
+        elif isinstance(value, Mapping):
+            yield from texts(value, f"{path}{key}.")
 
 
 def opened(directory: Path) -> StudyFolder:
@@ -254,7 +268,7 @@ def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process
 def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
     """Refuse a cluster that is not there, or on which no trial could run or record."""
     from ganstudy.provenance import holds_secret
-    from ganstudy.storage import name_of
+    from ganstudy.storage import name_of, store_errors
     from ganstudy.sweep.ray_tune import check_cluster
     from ganstudy.sweep.source import ClusterError
 
@@ -270,6 +284,8 @@ def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
         check_cluster(spec.resources, address, name_of(runs), say)
     except ClusterError as error:
         refuse(f"--address: {error}")
+    except store_errors() as error:
+        refuse(f"--runs: {runs} cannot be written: {error}")
 
 
 def _check_machine(spec: StudySpec) -> None:
@@ -296,6 +312,8 @@ def _created(directory: Path) -> StudyFolder:
     folder = StudyFolder(directory)
     try:
         folder.create()
+    except BlockingIOError as error:
+        refuse(str(error))
     except FileExistsError:
         if (directory / "study.yaml").exists():
             refuse(
@@ -311,7 +329,7 @@ def _created(directory: Path) -> StudyFolder:
 def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
     """Return the folder of a study that `spec` adds trials to and changes none of."""
     from ganstudy.provenance import changed
-    from ganstudy.sweep.driver import lost
+    from ganstudy.sweep.driver import first_changed
 
     folder = opened(directory)
     changes = changed(folder.read_json("provenance.json"))
@@ -333,7 +351,7 @@ def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
             f"{spec.design.configs} here; repeat what it was run with: "
             f"--set design.configs={old.design.configs}"
         )
-    trial_id = lost(spec, folder)
+    trial_id = first_changed(spec, folder)
     if trial_id is not None:
         refuse(
             f"--extend: the study changes or drops the trial {trial_id} of {directory}; only "
@@ -355,6 +373,7 @@ def _tracking(runs: Path, uri: str | None) -> str:
 def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> None:
     """Run what is to run and conclude, whatever happens on the way."""
     from ganstudy.launch import launch
+    from ganstudy.storage import store_errors
     from ganstudy.sweep.source import ClusterError
 
     try:
@@ -367,7 +386,7 @@ def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> 
     except KeyboardInterrupt:
         err.print(Text(f"interrupted; `ganstudy resume {driver.folder.folder}` goes on"))
         raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
+    except store_errors() as error:
         err.print(Text(f"{driver.folder.folder}: {error}; rows written so far are readable, "
                        f"`ganstudy resume` goes on"), soft_wrap=True)  # fmt: skip
         raise typer.Exit(TOO_MANY_FAILED) from None
@@ -418,12 +437,12 @@ def resume(
 ) -> None:
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
     from ganstudy.provenance import HIDDEN, changed
-    from ganstudy.sweep.driver import Run, lost, pending
+    from ganstudy.sweep.driver import Run, first_changed, pending
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
     _check_executor(spec, address, directory.parent, in_process)
-    edited = lost(spec, folder)
+    edited = first_changed(spec, folder)
     changes = changed(folder.read_json("provenance.json"))
     if edited is not None and changes:
         refuse(
@@ -432,7 +451,10 @@ def resume(
             f"`ganstudy report` and `status` work as they are"
         )
     if edited is not None:
-        refuse(f"{directory}/study.yaml was edited: the trial {edited} is no longer what it was")
+        refuse(
+            f"{directory}/study.yaml was edited: the trial {edited} is no longer what it was "
+            f"(or a `run --extend` was cut short: run it again)"
+        )
     unfinished = retry_failed or len(pending(spec, folder)) > 0
     if changes and unfinished and not force:
         refuse(
@@ -443,7 +465,10 @@ def resume(
     if tracking_uri is None:
         stored = folder.read_json("tracking.json")["uri"]
         bare = stored.replace(f"{HIDDEN}@", "")  # the environment may hold user and password
-        tracking_uri = None if HIDDEN in bare else bare
+        if HIDDEN in bare:
+            refuse(f"--tracking-uri is needed: the study was tracked at {stored}, and what *** "
+                   f"stands for was not recorded")  # fmt: skip
+        tracking_uri = bare
     uri = _tracking(directory.parent, tracking_uri)
     driver = Run(spec, folder, uri, address, in_process)
 

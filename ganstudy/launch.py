@@ -79,9 +79,12 @@ def _launched(
         console.print(Text(f"{lost or early}: writing tables and report ..."), soft_wrap=True)
     else:
         console.print("scoring each arm's best generator, writing the report ...")
-    trials = run.conclude(score=not (lost or early))
-    with run.phase("report"):
-        write_report(run.folder.folder, run.folder.folder / "report.html")
+    try:
+        trials = run.conclude(score=not (lost or early))
+        with run.phase("report"):
+            write_report(run.folder.folder, run.folder.folder / "report.html")
+    except KeyboardInterrupt:
+        trials, early = run.conclude(score=False), ending.why
     run.track()
     run.folder.write_json("phases.json", run.phases)
     if lost is not None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ganstudy.storage import create, read_text, write_text
+from ganstudy.storage import create, read_text, store_errors, write_text
 
 RENEW_SECONDS = 15.0
 EXPIRE_SECONDS = 60.0
@@ -60,10 +63,11 @@ class Lease:
             raise BlockingIOError(f"another process has just taken the study {self.path.parent}")
 
     def release(self) -> None:
-        """Let others drive."""
+        """Let others drive; a store that is away lets them when the lease has expired."""
         self._released.set()
-        if self._mine():
-            self.path.unlink(missing_ok=True)
+        with suppress(*store_errors()):
+            if self._mine():
+                self.path.unlink(missing_ok=True)
 
     def held(self) -> bool:
         """Whether anybody drives now."""
@@ -72,7 +76,8 @@ class Lease:
 
     def _claim(self) -> str:
         who = {"node": platform.node(), "pid": os.getpid(), "owner": self._owner}
-        return json.dumps(who | {"renewed": time.time()})
+        process = {"machine": machine(), "started": started(os.getpid())}
+        return json.dumps(who | process | {"renewed": time.time()})
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -88,22 +93,37 @@ class Lease:
     def _renew(self) -> None:
         while not self._released.wait(RENEW_SECONDS):
             try:
-                if self._mine() and not self._released.is_set():
+                mine = self._mine()
+                if mine and not self._released.is_set():
                     write_text(self.path, self._claim())
-            except OSError:
-                continue  # a store that is away for a moment: the next renewal may do
+            except store_errors():
+                continue  # away for a moment: the next renewal may do
+            if not mine and not self._released.is_set():
+                print(f"another process has taken the study {self.path.parent}", file=sys.stderr)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 def _expired(held: dict[str, Any]) -> bool:
     """Whether the holder is dead: it has long been silent, or was a process of this machine."""
     if time.time() - held["renewed"] > EXPIRE_SECONDS:
         return True
-    if held["node"] != platform.node():
-        return False
+    return bool(held["machine"] == machine() and held["started"] != started(held["pid"]))
+
+
+def machine() -> str:
+    """Return what no other machine or container has: names and process ids repeat."""
     try:
-        os.kill(held["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it lives, and is another user's
-        return False
-    return False
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux: then nobody is known to be dead before the lease expires
+        return uuid.uuid4().hex
+
+
+def started(pid: int) -> str:
+    """Return when a process began, in ticks since boot; empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -19,7 +19,8 @@ RESULT_CODE = ("gan", "measure", "trial.py", "registry.py", "study/plan.py", "st
 """Our own code that can change a row."""
 HIDDEN = "***"
 """What stands where a secret stood."""
-NAMES = r"[\w.%-]*(?:secret|token|passw(?:or)?d|pwd|credential|signature|\bsig|key|key_?id)"
+SECRET_WORD = r"(?:secret|token|passw(?:or)?d|pwd|credential|signature|\bsig|key|key_?id)"
+NAMES = rf"(?<![\w.%-])[\w.%-]{{0,64}}{SECRET_WORD}"  # bounded, or long words take for ever
 VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+)"
 SECRETS = (
     # User and password of a URI; a password may hold / and @ that should have been escaped.

@@ -37,6 +37,9 @@ CLOCK_COLUMNS = frozenset(
 )
 """Columns that may differ between two runs of the same trial; all others are bit-equal."""
 
+TIME_LIMIT = "time_limit"
+"""Reason of a trial that was stopped because its time was up."""
+
 
 class TrialStatus(enum.StrEnum):
     """How a trial stands or ended."""
@@ -61,6 +64,17 @@ class TrialStatus(enum.StrEnum):
 FINISHED = frozenset(
     {TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED, TrialStatus.FAILED}
 )
+
+
+def gan_failed(status: TrialStatus, reason: str) -> bool:
+    """Whether a trial ended because its GAN failed: not through us, a rule or the clock.
+
+    Args:
+        status: How its own process says that it ended.
+        reason: Why.
+    """
+    stopped = status is TrialStatus.STOPPED and reason != TIME_LIMIT
+    return stopped or status is TrialStatus.DIVERGED
 
 
 class Point(NamedTuple):
@@ -161,8 +175,6 @@ class TrialRecord:
 
 PROBE_SCORE = "probe/frechet_distance"
 """Name of the points that a probe's score is in; lower is better."""
-TIME_LIMIT = "time_limit"
-"""Reason of a trial that was stopped because its time was up."""
 RECOVERY = "recovery"
 """The one kind of event that is no failure."""
 

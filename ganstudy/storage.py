@@ -7,6 +7,7 @@ differs is here: writing all of a file or nothing, and making a file that must n
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -43,6 +44,13 @@ def location(text: str | Path) -> Path:
         raise ValueError(f"{scheme}:// needs the extra: pip install 'ganstudy[{extra}]' "
                          f"({error})") from None  # fmt: skip
     return cast(Path, path)
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised when a store cannot be used: object stores have their own errors."""
+    botocore: Any = sys.modules.get("botocore.exceptions")  # there once an s3:// URI was opened
+    own = (botocore.BotoCoreError, botocore.ClientError) if botocore is not None else ()
+    return (OSError, *own)
 
 
 def reach(path: Path) -> None:

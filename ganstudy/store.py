@@ -270,6 +270,7 @@ class StudyFolder:
     def __init__(self, folder: Path) -> None:
         """Wrap `runs/<name>`, which need not exist yet."""
         self.folder = folder
+        self._locked = False
         self._lock: FileLock | Lease
         if is_remote(folder):
             self._lock = Lease(folder / "driver.lock")
@@ -287,27 +288,34 @@ class StudyFolder:
             FileExistsError: If it is there already and holds anything else.
             OSError: If it cannot be made or written.
         """
-        found = set(names_in(self.folder))
+        found = {name for name in names_in(self.folder) if not name.startswith(".")}
         if found - UNBEGUN or (not found and self.folder.is_dir()):
             raise FileExistsError(self.folder)
+        if found:
+            self.lock()  # it may be about to begin
         for name in found - {"trials", "driver.lock"}:
             (self.folder / name).unlink()
         (self.folder / "trials").mkdir(parents=True, exist_ok=True)
 
     def lock(self) -> None:
-        """Become the study's only driver until the process ends.
+        """Become the study's only driver until the process ends; once is enough.
 
         Raises:
             BlockingIOError: If another process drives the study.
         """
+        if self._locked:
+            return
         try:
             self._lock.acquire()
+            self._locked = True
         except Timeout:
             raise BlockingIOError(f"another process is running the study {self.folder}") from None
 
     def unlock(self) -> None:
         """Let others drive."""
-        self._lock.release()
+        if self._locked:
+            self._lock.release()
+            self._locked = False
 
     def driven(self) -> bool:
         """Whether some process drives the study now."""

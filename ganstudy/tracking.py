@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -205,20 +206,25 @@ class Tracker:
             )
         else:
             self._experiment = experiment.experiment_id
-        parents, self._runs = [], {}
-        for run in self._found(client):
-            trial_id = run.data.tags.get(TRIAL_TAG)
-            if trial_id is None:
-                parents.append(Tracked.of(run))
-            else:
-                self._runs[trial_id] = Tracked.of(run)
-        name = self.folder.name
-        self._parent = parents[0] if parents else self._new_run(client, name, {}, None)
+        # By trial; the study's own run has no trial. A server that hung may have made one twice.
+        runs: dict[str | None, Tracked] = {}
+        for found in self._found(client):
+            trial_id, run = found.data.tags.get(TRIAL_TAG), Tracked.of(found)
+            kept = runs.setdefault(trial_id, run)
+            if kept is not run:
+                spare, runs[trial_id] = sorted((kept, run), key=attrgetter("begun", "synced"))
+                client.delete_run(spare.run_id)
+        parent = runs.pop(None, None)
+        self._parent = parent or self._new_run(client, self.folder.name, {}, None)
+        self._runs = {str(trial_id): run for trial_id, run in runs.items()}
         return client
 
     def _found(self, client: Any) -> Iterator[Any]:
         """Yield the study's runs page by page: a page has to come within the time limit."""
-        chosen, token = f"tags.`{STUDY_TAG}` = '{name_of(self.folder)}'", None
+        # MLflow knows no escape; a value may stand in either kind of quotes.
+        folder = name_of(self.folder)
+        quote = '"' if "'" in folder else "'"
+        chosen, token = f"tags.`{STUDY_TAG}` = {quote}{folder}{quote}", None
         while True:
             page = client.search_runs(
                 [self._experiment], chosen, max_results=PAGE, page_token=token
@@ -254,7 +260,9 @@ class Tracker:
         run = self._runs.get(row["trial_id"]) or self._begin(row)
         status = TrialStatus(row["status"])
         tags = {"status": str(status), "reason": str(row["reason"] or "")}
-        tags |= {SYNCED_TAG: str(row["discriminator_updates"]), BEGUN_TAG: "true"}
+        # An orphan may have been further than the attempt that goes on.
+        synced = max(run.synced, row["discriminator_updates"])
+        tags |= {SYNCED_TAG: str(synced), BEGUN_TAG: "true"}
         if events is not None:
             onsets = zip(events["kind"], events["onset"], strict=True)
             tags |= {f"event.{kind}": str(onset) for kind, onset in onsets}
@@ -265,7 +273,7 @@ class Tracker:
             params, numbers = parameters(row)
             metrics = numbers + metrics
         self._log(run.run_id, metrics, params, tags)
-        run.begun, run.synced, run.status = True, row["discriminator_updates"], str(status)
+        run.begun, run.synced, run.status = True, synced, str(status)
         if status.finished or not running:
             for column in ARTIFACTS:
                 self._upload(run, row[column], "samples")

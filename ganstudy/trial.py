@@ -48,7 +48,7 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import Writer, read_bytes
+from ganstudy.storage import Writer, read_bytes, store_errors
 from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
@@ -167,6 +167,7 @@ class Heartbeat(NamedTuple):
     score: float
     """The primary score, NaN where there is none."""
     status: TrialStatus
+    reason: str = ""
 
 
 def run_trial(
@@ -211,7 +212,7 @@ def trial_steps(
             yield _beat(spec, run.step())
     except Exception:
         # On a full disk not even the traceback can be kept; the exception itself still tells.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*store_errors()):
             attempt.note_error(traceback.format_exc())
         raise
 
@@ -220,7 +221,8 @@ def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
     at = record.result.discriminator_updates
     score = record.values_at(at).get(spec.primary.name, math.nan)
     budget = spec.train.discriminator_updates
-    return Heartbeat(spec.trial_id, at, budget, score, record.result.status)
+    result = record.result
+    return Heartbeat(spec.trial_id, at, budget, score, result.status, result.reason)
 
 
 class Look(NamedTuple):

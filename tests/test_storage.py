@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_a_lease_has_one_holder():
 def test_a_dead_driver_loses_its_lease(monkeypatch):
     """At once if it was a process of this machine, else when it was silent for a minute."""
     path = location("s3://studies/dead/driver.lock")
-    holder = {"node": "elsewhere", "pid": 1, "owner": "x", "renewed": time.time() - 50}
+    holder = {"node": "elsewhere", "machine": "its boot", "pid": 1, "started": "1", "owner": "x"}
+    holder["renewed"] = time.time() - 50
     write_text(path, json.dumps(holder))
     with pytest.raises(BlockingIOError, match="elsewhere"):
         Lease(path).acquire()
@@ -111,8 +113,11 @@ def test_a_dead_driver_loses_its_lease(monkeypatch):
     late = Lease(path)
     late.acquire()
     late.release()
-    here = {"node": lease.platform.node(), "pid": 2**22 + 1, "renewed": time.time()}
-    write_text(path, json.dumps(holder | here))
+    here = {"machine": lease.machine(), "pid": os.getpid(), "renewed": time.time()}
+    alive = holder | here | {"started": lease.started(os.getpid())}
+    write_text(path, json.dumps(alive))
+    assert Lease(path).held()
+    write_text(path, json.dumps(alive | {"started": "1"}))  # its number is another process's now
     assert not Lease(path).held()
 
 

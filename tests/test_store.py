@@ -33,8 +33,18 @@ def test_an_existing_folder_is_never_taken(folder, tmp_path):
 
 
 def test_a_study_that_was_killed_before_it_began_is_taken_over(folder):
+    (folder.folder / "plan.jsonl").touch()
+    (folder.folder / ".study.yaml-17-ab").touch()
+    with ThreadPool(1) as pool:  # a lock is another's in another thread, as in another process
+        first = StudyFolder(folder.folder)
+        pool.apply(first.lock)
+        with pytest.raises(BlockingIOError, match="another process"):
+            StudyFolder(folder.folder).create()
+        assert (folder.folder / "plan.jsonl").exists(), "its driver is about to begin it"
+        pool.apply(first.unlock)
     StudyFolder(folder.folder).create()
-    assert {path.name for path in folder.folder.iterdir()} == {"trials"}
+    left = {path.name for path in folder.folder.iterdir() if not path.name.startswith(".")}
+    assert left == {"trials", "driver.lock"}
 
 
 def test_attempts_never_share_a_folder(folder):

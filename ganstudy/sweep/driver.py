@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.text import Text
 from ruamel.yaml import YAML
 
 from ganstudy.display import Display
@@ -110,18 +111,20 @@ class Run:
 
         def lost(head: str) -> None:
             """Keep what there is, in the watchdog's thread: Ray will end this process shortly."""
+            display.__exit__(None, None, None)  # or the message would not be seen
+            display.console.print(Text(lost_head(head, self.folder.folder)), soft_wrap=True)
             keeping = threading.Thread(target=self._keep, daemon=True)
             keeping.start()
             keeping.join(KEEP_SECONDS)
-            display.say(lost_head(head, self.folder.folder))
             os._exit(CLUSTER_LOST)
 
         ray_tune.execute(source, self.folder, display, self.spec, self.address, lost)
 
     def _keep(self) -> None:
-        """Write tables and bring MLflow up to date, without the cluster."""
+        """Write tables and bring MLflow up to date, without the cluster; let others drive."""
         self.recorder.rest()
         self.conclude(score=False)
+        self.folder.unlock()
         self.track()
 
     def conclude(self, *, score: bool) -> list[dict[str, Any]]:
@@ -169,7 +172,7 @@ def pending(spec: StudySpec, folder: StudyFolder, max_trials: int | None = None)
     return FixedPlan(trials[trial_id] for trial_id in unfinished)
 
 
-def lost(spec: StudySpec, folder: StudyFolder) -> str | None:
+def first_changed(spec: StudySpec, folder: StudyFolder) -> str | None:
     """Return a trial of the folder that `spec` would not run just so, None if there is none."""
     planned = folder.read_plan()
     if spec.design.sampler != "tpe":

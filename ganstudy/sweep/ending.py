@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from rich.console import Console
+
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end (SIGTERM)"}
 """docker, Kubernetes and SLURM send SIGTERM, and kill what has not ended some seconds later."""
 INTERRUPTED = 130
@@ -27,6 +29,7 @@ class Ending:
     def heard(self, number: int, frame: FrameType | None) -> None:
         """End gracefully at the first signal, at once at the second."""
         if self.why:
+            Console(stderr=True).show_cursor()  # a live table hides it
             print("ended at once; rows written so far are readable", file=sys.stderr, flush=True)
             os._exit(INTERRUPTED)
         self.why = "its time is up" if self._out_of_time else SIGNALS[signal.Signals(number)]

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ganstudy.gan.seeding import derive
 from ganstudy.measure.events import WORTHLESS
 from ganstudy.measure.protocol import Primary
-from ganstudy.records import TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import TIME_LIMIT, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.space import Choice, Distribution, IntUniform, LogUniform, same
@@ -200,7 +200,7 @@ class TpeSearch:
         folder = self.folder.trial(trial.trial_id)
         latest = folder.latest()
         record = TrialRecord(TrialResult(TrialStatus.PENDING)) if latest is None else latest[1]
-        status, _ = folder.standing(record.result, running=True)
+        status, reason = folder.standing(record.result, running=True)
         if not status.finished:
             return None
         if status is TrialStatus.FAILED:
@@ -210,8 +210,9 @@ class TpeSearch:
         best = reports.get(record.result.best_at or 0, math.inf)
         if status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):
             best = math.inf
-        # Of a trial that a scheduler stopped, the best score so far is no score of its config.
-        if best < math.inf and not record.result.status.finished:
+        # Of a trial that a rule or its clock stopped, the best so far is no score of its config.
+        cut = not record.result.status.finished or reason == TIME_LIMIT
+        if best < math.inf and cut:
             return Outcome(TrialState.PRUNED, reports=reports)
         return Outcome(TrialState.COMPLETE, best, reports)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.stopping import asha, median_stopping
-from ganstudy.records import Point, TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import TIME_LIMIT, Point, TrialRecord, TrialResult, TrialStatus, gan_failed
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import StudySpec, parse_study
@@ -60,7 +60,7 @@ class Sweep:
         result = {
             "discriminator_updates": updates,
             "score": score if math.isfinite(score) else INF,
-            "beat": SimpleNamespace(status=status),
+            "beat": SimpleNamespace(status=status, reason=""),
             "done": status.finished,
         }
         trial = self.trial(spec)
@@ -246,3 +246,11 @@ def test_without_a_rule_nothing_is_stopped(tiny, folder):
     assert not isinstance(sweep.scheduler, ArmSchedulers)
     sweep.run(drawn(spec, seed=0))
     assert not sweep.stopped
+
+
+def test_a_trial_whose_time_was_up_is_no_failure_of_its_gan():
+    """Its scores count where it had them, and nothing is made up for the rest."""
+    assert gan_failed(TrialStatus.STOPPED, "mode_collapse")
+    assert gan_failed(TrialStatus.DIVERGED, "")
+    assert not gan_failed(TrialStatus.STOPPED, TIME_LIMIT)
+    assert not gan_failed(TrialStatus.COMPLETED, "")

@@ -11,15 +11,16 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ganstudy.provenance import code_hash
+from ganstudy.provenance import RESULT_PACKAGES, code_hash
 from ganstudy.storage import location, names_in, write_text
 from ganstudy.study.spec import Resources
 from ganstudy.sweep.source import ClusterError
@@ -122,17 +123,23 @@ def offer(found: dict[str, float]) -> str:
     return words + (f" and {memory / GIBIBYTE:.3g} GiB" if (memory := found.get("memory")) else "")
 
 
-class Sight(NamedTuple):
-    """What one node sees: its name, the code it would run, and whether it finds the folder."""
+class NodeCheck(NamedTuple):
+    """What one node has: its name, what its rows would depend on, and whether it sees a file."""
 
     node: str
-    code: str
-    finds: bool
+    versions: Mapping[str, str]
+    sees: bool
 
 
-def look(folder: str, name: str) -> Sight:
-    """Return what this node sees of the file `name` in `folder`."""
-    return Sight(platform.node(), code_hash(), name in names_in(location(folder)))
+def check_node(folder: str, name: str) -> NodeCheck:
+    """Return what this node has, and whether it sees the file `name` in `folder`."""
+    return NodeCheck(platform.node(), versions(), name in names_in(location(folder)))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that can change a row."""
+    found = {name: metadata.version(name) for name in RESULT_PACKAGES}
+    return {"ganstudy": code_hash(), **found}
 
 
 def check_cluster(
@@ -140,7 +147,8 @@ def check_cluster(
 ) -> None:
     """Raise ClusterError unless trials can run on the cluster at `address` and record in `runs`.
 
-    A trial must fit, and every node must have this very code and see what others write in `runs`.
+    A trial must fit, and every node must have the code and versions that rows depend on, and see
+    what others write in `runs`.
     Workers may join some minutes after their head: until a trial fits, `say` tells what is waited
     for.
     """
@@ -148,65 +156,67 @@ def check_cluster(
         _wait_for_room(resources, say)
         folder = location(runs)
         folder.mkdir(parents=True, exist_ok=True)
-        sign = folder / f".seen-by-{uuid.uuid4().hex[:8]}"
-        write_text(sign, "")
+        probe = folder / f".seen-by-{uuid.uuid4().hex[:8]}"
+        write_text(probe, "")
         try:
-            for sight in _sights(runs, sign.name):
-                _check(sight, runs)
+            for found in _node_checks(runs, probe.name):
+                _refuse_unfit(found, runs)
         finally:
-            sign.unlink(missing_ok=True)
+            probe.unlink(missing_ok=True)
 
 
 def _wait_for_room(resources: Resources, say: Callable[[str], object]) -> None:
+    try:
+        fitting(resources)
+    except ClusterError as error:
+        say(f"{error}; waiting {JOIN_SECONDS / 60:.0f} minutes for nodes to join")
+    else:
+        return
+    request_resources(bundles=[request(resources)])  # a cluster that grows is asked for a node
     begun = time.monotonic()
-    while True:
-        try:
-            fitting(resources)
-        except ClusterError as error:
-            waited = time.monotonic() - begun
-            if waited > JOIN_SECONDS:
-                raise
-            if waited < PROBE_SECONDS:
-                say(f"{error}; waiting {JOIN_SECONDS / 60:.0f} minutes for nodes to join")
-                request_resources(
-                    bundles=[request(resources)]
-                )  # a cluster that grows is asked for a node
+    try:
+        while time.monotonic() - begun < JOIN_SECONDS:
             time.sleep(PROBE_SECONDS)
-        else:
-            if time.monotonic() - begun > PROBE_SECONDS:
-                request_resources(bundles=[])  # trials ask for themselves
-            return
+            with suppress(ClusterError):
+                fitting(resources)
+                return
+        fitting(resources)
+    finally:
+        request_resources(bundles=[])  # else Ray would keep the node; trials ask for themselves
 
 
-def _sights(folder: str, name: str) -> list[Sight]:
-    """Return what every node sees."""
-    looking = {}
+def _node_checks(folder: str, name: str) -> list[NodeCheck]:
+    """Return what every node has and sees."""
+    checks = {}
     for node in ray.nodes():
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(look).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
-            looking[task.remote(folder, name)] = node["NodeManagerHostname"]
-    sights = []
-    for task, host in looking.items():
+            task = ray.remote(check_node).options(
+                num_cpus=0, scheduling_strategy=there, max_retries=0
+            )
+            checks[task.remote(folder, name)] = node["NodeManagerHostname"]
+    found = []
+    for task, host in checks.items():
         try:
-            sights.append(ray.get(task, timeout=LOOK_SECONDS))
+            found.append(ray.get(task, timeout=LOOK_SECONDS))
         except ray.exceptions.GetTimeoutError:
             raise ClusterError(f"the node {host} starts no process of ours") from None
         except ray.exceptions.RayError as error:
             told = str(error).strip().splitlines()[-1]
             raise ClusterError(f"the node {host} cannot run ganstudy: {told}") from None
-    return sights
+    return found
 
 
-def _check(sight: Sight, folder: str) -> None:
-    if sight.code != code_hash():
+def _refuse_unfit(found: NodeCheck, folder: str) -> None:
+    for name, version in versions().items():
+        if found.versions.get(name) != version:
+            raise ClusterError(
+                f"the node {found.node} has another {name} than this machine: install the same "
+                f"on every node, or rows would not compare"
+            )
+    if not found.sees:
         raise ClusterError(
-            f"the node {sight.node} has another ganstudy than this machine: install the same "
-            f"on every node, or rows would not compare"
-        )
-    if not sight.finds:
-        raise ClusterError(
-            f"the node {sight.node} does not see what is written in {folder}: --runs must be a "
+            f"the node {found.node} does not see what is written in {folder}: --runs must be a "
             f"folder that all nodes share, or an object store (s3://...)"
         )
 

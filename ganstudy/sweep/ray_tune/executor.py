@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.search import Searcher
 
+from ganstudy.provenance import code_hash
 from ganstudy.records import TrialStatus
-from ganstudy.storage import is_remote, location, name_of
+from ganstudy.storage import is_remote, location, name_of, store_errors
 from ganstudy.store import StudyFolder, TrialFolder, reason_of
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request
@@ -36,7 +38,15 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take the next trial. The work begins with the first step, where Tune can retry it."""
         self._spec = TrialSpec.from_dict(config["spec"])
-        self._steps = self.steps(self._spec, TrialFolder(location(config["folder"])))
+        self._steps = self._checked(TrialFolder(location(config["folder"])), config["code"])
+
+    def _checked(self, folder: TrialFolder, code: str) -> Iterator[Heartbeat]:
+        """Run the trial, unless this node joined without what the others were checked for."""
+        if not (folder.study / "study.yaml").exists():
+            raise FileNotFoundError(f"the node {platform.node()} does not see {folder.study}")
+        if code != code_hash():
+            raise RuntimeError(f"the node {platform.node()} has another ganstudy than the driver")
+        yield from self.steps(self._spec, folder)
 
     def steps(self, spec: TrialSpec, folder: TrialFolder) -> Iterator[Heartbeat]:
         """Yield a heartbeat after every evaluation of the trial."""
@@ -109,6 +119,7 @@ class SourceSearcher(NotPickled, Searcher):
         """Hand out the trials of `source`."""
         super().__init__()
         self._source, self._folder = source, folder
+        self._code = code_hash()
         self.given: dict[str, TrialSpec] = {}
         """Tune's id of a trial that has not ended -> the trial."""
 
@@ -119,7 +130,7 @@ class SourceSearcher(NotPickled, Searcher):
             return Searcher.FINISHED
         self.given[trial_id] = trial
         folder = name_of(self._folder.trial(trial.trial_id).folder)
-        return {"spec": trial.to_dict(), "folder": folder}
+        return {"spec": trial.to_dict(), "folder": folder, "code": self._code}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -138,8 +149,8 @@ class ObserverCallback(NotPickled, tune.Callback):
     """Tells the observer what Tune does, and decides which failures count.
 
     Tune starts a trial again however often it fails: that of a node that left is nobody's fault.
-    A trial that failed of itself more than `retries` times is noted as failed, and Tune's next
-    start of it ends at once.
+    A trial that failed of itself more than `retries` times is noted as failed; Tune has set its
+    next start in motion by then, and that ends at once.
     """
 
     def __init__(
@@ -176,13 +187,14 @@ class ObserverCallback(NotPickled, tune.Callback):
         folder = self._folder.trial(spec.trial_id)
         reason = died(error)
         try:
-            if failures > self._retries:
-                self._observer.failed(spec, folder.fail(reason))
-            else:
+            if failures <= self._retries:
                 self._observer.retried(spec, reason_of(folder.error()) or reason)
-        except OSError as full:  # an exception in here would end the whole sweep
-            trial.max_failures = 0  # what cannot be noted must not go on for ever
-            self._observer.failed(spec, f"{reason} ({full})")
+                return
+            reason = folder.fail(reason)
+        except store_errors() as away:  # an exception in here would end the whole sweep
+            reason = f"{reason} ({away})"
+        trial.max_failures = 0  # should its next start fail, too, it is the last
+        self._observer.failed(spec, reason)
 
 
 def error_of(trial: Any) -> Exception | None:
@@ -282,6 +294,7 @@ def scratch(folder: StudyFolder, address: str | None) -> Iterator[dict[str, Any]
         place = Path(tempfile.mkdtemp())
     else:
         place = location(name_of(folder.folder)) / "ray"
+    remove(place)  # a driver that was killed left its own
     try:
         if is_remote(place):
             remote: Any = place
@@ -302,5 +315,5 @@ def remove(place: Path) -> None:
     remote: Any = place
     try:
         remote.fs.rm(remote.path, recursive=True)
-    except OSError:  # left behind, it costs a few bytes
+    except store_errors():  # left behind, it costs a few bytes
         return

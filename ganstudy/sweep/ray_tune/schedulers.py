@@ -21,15 +21,13 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from ganstudy.records import TrialRecord, TrialStatus
-from ganstudy.storage import names_in
+from ganstudy.records import TrialRecord, gan_failed
+from ganstudy.storage import names_in, store_errors
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import evaluations
 from ganstudy.study.spec import Arm, StudySpec
 from ganstudy.study.stopping import Asha, MedianStopping, Stopping
 
-FAILED = (TrialStatus.DIVERGED, TrialStatus.STOPPED)
-"""How a trial's own process says that its GAN failed."""
 TOLD = {"time_attr": "evaluation", "metric": "score", "mode": "min"}
 
 
@@ -112,9 +110,9 @@ class ArmRule:
             with np.errstate(invalid="ignore"):
                 self.rule.on_trial_complete(None, Told(trial_id), report.result())
 
-    def end(self, trial_id: str, status: TrialStatus, report: Report) -> None:
-        """Tell the last report of a trial that ended by itself."""
-        if status in FAILED:
+    def end(self, trial_id: str, failed: bool, report: Report) -> None:
+        """Tell the last report of a trial that ended by itself, its GAN `failed` or not."""
+        if failed:
             missed = range(max(report.evaluation, 1), self.last + 1)
             self.note(trial_id, [Report(number, math.inf) for number in missed])
         elif report.evaluation > 0:
@@ -127,12 +125,12 @@ class ArmRule:
             for point in record.points
             if point.name == primary and point.discriminator_updates > 0
         ]
-        if record.result.status not in FAILED:
+        if not gan_failed(record.result.status, record.result.reason):
             self.note(trial_id, reports)
             return
         self.note(trial_id, reports[:-1])
         last = Report(self.number(record.result.discriminator_updates), math.inf)
-        self.end(trial_id, record.result.status, last)
+        self.end(trial_id, True, last)
 
 
 class ArmSchedulers(FIFOScheduler):
@@ -172,7 +170,7 @@ class ArmSchedulers(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         try:
             self._folder.trial(trial_id).stop(self._name)
-        except OSError:
+        except store_errors():
             # Stopped without a note it would be taken for interrupted, and run on by a resume.
             return str(TrialScheduler.CONTINUE)
         return str(TrialScheduler.STOP)
@@ -184,7 +182,7 @@ class ArmSchedulers(FIFOScheduler):
             return
         arm, trial_id = self._who(trial)
         report = Report(arm.number(result["discriminator_updates"]), result["score"])
-        arm.end(trial_id, beat.status, report)
+        arm.end(trial_id, gan_failed(beat.status, beat.reason), report)
 
     def debug_string(self) -> str:
         """Return what the rules have done, one after the other."""
