@@ -6,6 +6,7 @@ stopped it earlier, so every rule can be tried on one study afterwards, without 
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -319,19 +320,29 @@ def median_stopping(
         grace: First report that is judged and enters means.
         fewest: Other trials with a finite mean without which nobody is stopped.
     """
-    kept: list[Sequence[float]] = []
+    means: dict[int, list[float]] = {}
+    """Number of a report -> the finite means up to there of the trials so far, ascending."""
     stops: list[int | None] = []
     for scores in reports:
         stop = None
         for number in range(grace, len(scores) + 1):
-            means = [np.mean(other[grace - 1 : number]) for other in kept if len(other) >= number]
-            finite = [mean for mean in means if math.isfinite(mean)]
-            if len(finite) >= fewest and min(scores[:number]) > np.median(finite):
+            others = means.get(number, [])
+            if len(others) >= fewest and min(scores[:number]) > middle(others):
                 stop = number
                 break
-        kept.append(scores[:stop])
+        for number in range(grace, len(scores[:stop]) + 1):
+            mean = float(np.mean(scores[grace - 1 : number]))
+            if math.isfinite(mean):
+                bisect.insort(means.setdefault(number, []), mean)
         stops.append(stop)
     return stops
+
+
+def middle(ascending: Sequence[float]) -> float:
+    """Return the median of numbers in order, without looking at them all."""
+    half = len(ascending) // 2
+    around = ascending[half : half + 1] if len(ascending) % 2 else ascending[half - 1 : half + 1]
+    return float(np.mean(around))
 
 
 def stopping_rules(runs: Sequence[Run]) -> dict[str, Rule]:

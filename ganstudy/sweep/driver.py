@@ -136,6 +136,7 @@ class Run:
         """
         with self.phase("compact"):
             trials = self.folder.compact()
+        self.recorder.catch_up()  # while the best generators are scored and the report is written
         if not score:
             return trials
         with self.phase("reported"):

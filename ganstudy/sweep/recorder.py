@@ -70,6 +70,11 @@ class Recorder:
         if self._ask("rest", REST_SECONDS) != "rests":
             self._end()
 
+    def catch_up(self) -> None:
+        """Begin to bring MLflow up to date with the tables as they are; wait for nothing."""
+        if self._process is not None:
+            self._send("catch up")
+
     def finish(self) -> None:
         """Bring MLflow up to date with the tables as they are, for good."""
         if self._process is None:
@@ -170,6 +175,9 @@ class Rounds:
                 command = commands.get(timeout=wait)
             except queue.Empty:
                 wait = max(every, self._round() / COMPACT_SHARE)
+                continue
+            if command == "catch up":
+                self._sync(running=True)
                 continue
             if command == "end":
                 self._sync(running=False)
