@@ -26,7 +26,8 @@ SECRETS = (
     # User and password of a URI; a password may hold / and @ that should have been escaped.
     (re.compile(r"(?<=://)(?:[^\s/@:'\"]*:[^\s'\"]*|[^\s/@'\"]*)@"), f"{HIDDEN}@"),
     # name=value, in a query or not, and the same as a printed dictionary.
-    (re.compile(rf"(?i)({NAMES}(?:=|['\"]\s*:\s*)){VALUE}"), rf"\g<1>{HIDDEN}"),
+    # Our own messages say KEY=VALUE.
+    (re.compile(rf"(?i)({NAMES}(?:=(?!VALUE\b)|['\"]\s*:\s*)){VALUE}"), rf"\g<1>{HIDDEN}"),
     (
         re.compile(r"(?i)(authorization['\"]?\s*[=:]\s*['\"]?(?:\w+ )?)[^\s'\"]+"),
         rf"\g<1>{HIDDEN}",
