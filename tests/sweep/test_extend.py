@@ -9,7 +9,7 @@ from ganstudy.cli import app
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import planned
 from ganstudy.study.spec import parse_study
-from ganstudy.sweep.driver import Run, lost
+from ganstudy.sweep.driver import Run, first_changed
 
 CHOICES = {"n_critic": {"choice": [1, 2]}, "batch_size": {"choice": [16, 32]}}
 
@@ -53,7 +53,7 @@ def test_more_configs_seeds_or_arms_leave_every_trial_as_it_is(tiny, begun, firs
         first(tiny)
     folder, before = begun(tiny), len(list(planned(parse_study(tiny))))
     then(tiny)
-    assert lost(parse_study(tiny), folder) is None
+    assert first_changed(parse_study(tiny), folder) is None
     assert len(list(planned(parse_study(tiny)))) > before
 
 
@@ -76,7 +76,7 @@ def test_what_would_change_a_trial_is_told(tiny, begun, first, then):
         first(tiny)
     folder = begun(tiny)
     then(tiny)
-    assert lost(parse_study(tiny), folder) is not None
+    assert first_changed(parse_study(tiny), folder) is not None
 
 
 def test_trials_that_competed_by_a_rule_go_on_by_that_rule(tiny, begun, write_study):
