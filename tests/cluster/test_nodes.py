@@ -120,6 +120,7 @@ def test_a_study_survives_its_worker_a_trial_and_its_driver(study, undisturbed, 
     check(driven, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkeypatch):
     """On a real S3 server: every node and the driver reach the study by its URI alone."""
     with s3_server(hosts.outside) as environment:
@@ -131,6 +132,7 @@ def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkey
         check(driven, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_folder_is_told_before_anything_starts(
     study, hosts, tmp_path
 ):
@@ -145,6 +147,7 @@ def test_a_node_that_does_not_see_the_folder_is_told_before_anything_starts(
     assert list(runs.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_cluster_without_room_is_waited_for(study, undisturbed, hosts, tmp_path):
     cluster = Cluster(hosts, cpus=0)
     driven = Driven(cluster, tmp_path / "runs" / "waits", tmp_path)

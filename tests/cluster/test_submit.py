@@ -142,6 +142,7 @@ def test_a_driver_without_the_token_is_refused(head, project, tmp_path):
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_to_its_end_and_its_exit_code_is_ours(head, project, tmp_path):
     runs = tmp_path / "runs"
     code, out, err = ended(submit(head, project, "--runs", runs, "--set", "design.seeds=[3]"))
@@ -153,6 +154,7 @@ def test_a_job_is_followed_to_its_end_and_its_exit_code_is_ours(head, project, t
     assert set(load_results(runs / "tiny").trials["status"]) == {"completed"}
 
 
+@pytest.mark.slow
 def test_wrong_input_that_only_the_head_can_know_exits_2(head, project, tmp_path):
     folder = tmp_path / "runs" / "tiny"
     folder.mkdir(parents=True)
@@ -163,6 +165,7 @@ def test_wrong_input_that_only_the_head_can_know_exits_2(head, project, tmp_path
     assert [path.name for path in folder.iterdir()] == ["study.yaml"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_go_of_the_job_and_stopping_it_keeps_its_rows(head, project, tmp_path):
     runs = tmp_path / "runs"
     many = "base.budget.discriminator_updates=100000", "design.configs=4"
@@ -186,6 +189,7 @@ def test_ctrl_c_lets_go_of_the_job_and_stopping_it_keeps_its_rows(head, project,
     assert (runs / "tiny" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_head_is_told_and_exits_3(head, project, tmp_path):
     """The last test of this head: it is killed."""
     impatient = (

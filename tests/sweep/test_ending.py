@@ -36,7 +36,9 @@ def longer(tiny):
     return tiny
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_gracefully_and_resume_goes_on(longer, write_study, tmp_path, run, number):
     study, runs, log = write_study(longer), tmp_path / "runs", tmp_path / "log"
     driver = begin("run", study, "--runs", runs, log=log)
@@ -103,6 +105,7 @@ def test_the_time_of_a_trial_stops_it_with_its_last_score(longer, write_study, t
     assert trials["last.kd_small_cnn_60"].notna().all()
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_the_reason_and_is_tried_again(tiny, write_study, tmp_path):
     """Ray's own monitor ends the process of a trial that takes too much of the machine."""
     tiny["design"], tiny["retries"] = {"configs": 1}, 1
@@ -166,6 +169,7 @@ def test_a_study_has_one_driver_and_a_store_several_studies(longer, write_study,
     assert_same(runs / "one", runs / "two")
 
 
+@pytest.mark.slow
 def test_a_stopping_rule_ends_trials_and_a_resume_leaves_them(tiny, write_study, tmp_path):
     tiny["space"]["generator_optimizer.lr"] = {"log_uniform": [1e-6, 1e-2]}
     tiny["design"] = {"configs": 6}
