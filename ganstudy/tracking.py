@@ -27,6 +27,7 @@ from typing import IO, Any
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus
 from ganstudy.storage import local_copy, name_of
@@ -103,6 +104,16 @@ class Tracked:
             tags.get("status", ""),
             run.info.status != "RUNNING",
         )
+
+
+@contextmanager
+def first_alone(uri: str) -> Iterator[None]:
+    """Open a store on disk one process at a time: two that make its tables at once break it."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with FileLock(f"{uri.removeprefix('sqlite:///')}.lock"):
+        yield
 
 
 class Tracker:
@@ -193,8 +204,8 @@ class Tracker:
         load()
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(tracking_uri=self.uri)
-        with first_request():
+        with first_alone(self.uri), first_request():
+            client = MlflowClient(tracking_uri=self.uri)
             experiment = client.get_experiment_by_name(study)
         if experiment is None:
             artifacts = None

@@ -111,10 +111,10 @@ def test_memory_that_runs_out_is_the_reason_and_is_tried_again(tiny, write_study
     tiny["design"], tiny["retries"] = {"configs": 1}, 1
     tiny["arms"] = {"non_saturating": {"loss": "non_saturating"}}
     tiny["base"]["batch_size"] = 1000
-    tiny["base"]["architecture"] = {"name": "mlp", "width": 9000}
+    tiny["base"]["architecture"] = {"name": "mlp", "width": 14000}
     tiny["max_failed_trials"] = 1
     used = 1 - memory("MemAvailable") / memory("MemTotal")
-    threshold = used + 1.6 * 2**20 / memory("MemTotal")
+    threshold = used + 1.3 * 2**20 / memory("MemTotal")
     runs, log = tmp_path / "runs", tmp_path / "log"
     driver = begin(
         "run", write_study(tiny), "--runs", runs, log=log,
@@ -185,7 +185,7 @@ def test_a_stopping_rule_ends_trials_and_a_resume_leaves_them(tiny, write_study,
     assert set(stopped["reason"]) == {"asha"}
     assert (stopped["discriminator_updates"] < 60).all()
     assert set(trials["status"]) == {"stopped", "completed"}
-    assert "stopped by asha" in " ".join(done.stdout.split())
+    assert ": stopped, " in done.stderr
     again = subprocess.run(
         ganstudy("resume", runs / "tiny"), cwd=ROOT, capture_output=True, text=True
     )
