@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ganstudy.exits import CLUSTER_LOST, INTERRUPTED, TOO_MANY_FAILED, WRONG_INPUT
+
 if TYPE_CHECKING:
     from ganstudy.registry import StudyError
     from ganstudy.replaying import Change
@@ -101,7 +103,6 @@ TrackingUri = Annotated[
 ]
 FEW = 12
 """Models of a family beyond which `list` shows the family alone."""
-DONE, TOO_MANY_FAILED, WRONG_INPUT, CLUSTER_LOST, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main() -> None:

@@ -40,9 +40,10 @@ def location(text: str | Path) -> Path:
         path.fs  # noqa: B018 - opens the file system, which imports what it needs
     except ImportError as error:
         scheme = text.partition("://")[0]
-        extra = "s3" if scheme == "s3" else scheme
-        raise ValueError(f"{scheme}:// needs the extra: pip install 'ganstudy[{extra}]' "
-                         f"({error})") from None  # fmt: skip
+        needed = f"a package with fsspec's file system {scheme}"
+        if scheme == "s3":
+            needed = "the extra [s3]: pip install 'ganstudy[s3]'"
+        raise ValueError(f"{scheme}:// needs {needed} ({error})") from None
     return cast(Path, path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"registry", "records", "provenance", "storage"},
+    {"exits", "registry", "records", "provenance", "storage"},
     {"lease", "store", "tracking"},
     {"gan"},
     {"measure"},

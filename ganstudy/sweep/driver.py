@@ -18,6 +18,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from ganstudy.display import Display
+from ganstudy.exits import CLUSTER_LOST
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.measure.features import FEATURES
@@ -37,8 +38,6 @@ from ganstudy.sweep.recorder import Recorder
 from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.trial import TrialSpec, labels_of, latents_of
 
-CLUSTER_LOST = 3
-"""Exit code of a call whose cluster was lost."""
 KEEP_SECONDS = 20.0
 """Longest time between the loss of the cluster's head and the end of the call."""
 JUDGE_SAMPLES = 1000

@@ -12,10 +12,10 @@ from types import FrameType
 
 from rich.console import Console
 
+from ganstudy.exits import INTERRUPTED
+
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to end (SIGTERM)"}
 """docker, Kubernetes and SLURM send SIGTERM, and kill what has not ended some seconds later."""
-INTERRUPTED = 130
-"""Exit code of a call that was ended at once."""
 
 
 class Ending:

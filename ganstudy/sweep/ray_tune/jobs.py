@@ -23,6 +23,7 @@ import aiohttp  # comes with ray[default], which jobs need
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from ganstudy.exits import CLUSTER_LOST, INTERRUPTED
 from ganstudy.provenance import holds_secret, redact
 from ganstudy.sweep.source import ClusterError
 
@@ -56,7 +57,7 @@ class Ended(NamedTuple):
     def code(self) -> int:
         """The exit code to end with: the driver's, 130 if stopped, 3 if it was lost."""
         if self.exit_code is None:
-            return 130 if self.stopped else 3
+            return INTERRUPTED if self.stopped else CLUSTER_LOST
         # Of a driver ended by a signal, as a shell gives it.
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
