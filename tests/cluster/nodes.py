@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from tests.conftest import ROOT
+from tests.processes import descendants, trains, wait_for
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -28,17 +28,6 @@ ENVIRONMENT = {
     "RAY_health_check_initial_delay_ms": "1000",
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
 }
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 150) -> Any:
-    """Return what `condition` gives once it is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain: {what}")
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -92,30 +81,7 @@ class Host:
 
     def trials(self) -> list[int]:
         """Return the processes that train on the host."""
-        return [pid for pid in self.processes() if title(pid).startswith("ray::ResourceTrainable")]
-
-
-def title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def descendants(pid: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, frontier = [], {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier}
-        found += frontier
-    return found
+        return [pid for pid in self.processes() if trains(pid)]
 
 
 class Network:

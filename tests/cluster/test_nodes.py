@@ -13,8 +13,9 @@ import pytest
 from ganstudy.records import load_results
 from ganstudy.storage import location
 from ganstudy.store import StudyFolder
-from tests.cluster.nodes import Cluster, Host, network, s3_server, wait_for
+from tests.cluster.nodes import Cluster, Host, network, s3_server
 from tests.conftest import ROOT, TINY, ganstudy, write_yaml
+from tests.processes import wait_for
 from tests.sweep.test_executors import assert_same, check_tracking
 
 pytestmark = pytest.mark.timeout(600)

@@ -13,7 +13,8 @@ import pytest
 from ganstudy.records import load_results
 from ganstudy.store import StudyFolder, reason_of
 from tests.conftest import ROOT, ganstudy
-from tests.sweep.test_executors import assert_same, check_tracking, descendants, wait_for
+from tests.processes import descendants, trains, wait_for
+from tests.sweep.test_executors import assert_same, check_tracking
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -70,14 +71,7 @@ def test_a_second_signal_ends_at_once_and_leaves_no_process(longer, write_study,
     assert time.monotonic() - begun < 3
     assert "ended at once" in log.read_text()
     assert StudyFolder(runs / "tiny").driven() is False
-    wait_for(lambda: not any(trains(pid) for pid in family), 60)
-
-
-def trains(pid: int) -> bool:
-    try:
-        return "ResourceTrainable" in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
+    wait_for(lambda: not any(trains(pid) for pid in family), seconds=60)
 
 
 def test_the_time_of_a_study_ends_it_and_resume_goes_on(longer, write_study, tmp_path, run):

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +20,7 @@ from ganstudy.storage import name_of
 from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from tests.conftest import ROOT, ganstudy
+from tests.processes import descendants, trains, wait_for
 
 
 def rows(folder: Path) -> dict[str, pd.DataFrame]:
@@ -50,47 +50,6 @@ def process(*arguments: object, **options) -> subprocess.CompletedProcess:
     )
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes below `pid`, found in /proc."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found, frontier = [], {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier}
-        found += frontier
-    return found
-
-
-def trial_processes(driver: int) -> list[int]:
-    """Return the actors that run trials below our own driver."""
-    actors = []
-    for pid in descendants(driver):
-        try:
-            title = Path(f"/proc/{pid}/cmdline").read_text()
-        except OSError:
-            continue
-        # Ray names a process after what it does; `tune.with_resources` calls our class so.
-        if title.startswith(("ray::TrialActor", "ray::ResourceTrainable")):
-            actors.append(pid)
-    return actors
-
-
-def wait_for(condition, seconds: float = 120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
-
-
 @pytest.fixture
 def slow(tiny):
     """A study long enough to be caught in the middle."""
@@ -118,7 +77,7 @@ def held_midway(driver: int, runs: Path, name: str) -> list[int]:
     """
     if midway(runs, name) != 2:
         return []
-    actors = trial_processes(driver)
+    actors = [pid for pid in descendants(driver) if trains(pid)]
     for actor in actors:
         os.kill(actor, signal.SIGSTOP)
     if len(actors) == 2 and midway(runs, name) == 2:
