@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,22 @@ def tracked(uri: str) -> set[str]:
     }
 
 
-@pytest.mark.slow
-def test_a_server_that_hangs_is_caught_up_with_while_the_study_runs(study, tmp_path, port):
+@dataclass
+class Hanging:
+    """A study in its midst, whose server of MLflow takes requests and answers none."""
+
+    driver: subprocess.Popen
+    server: subprocess.Popen
+    uri: str
+    folder: Path
+
+    def go_on(self) -> None:
+        """Let the server answer again."""
+        os.killpg(self.server.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def hanging(study, tmp_path, port):
     load()
     uri, runs = f"http://127.0.0.1:{port}", tmp_path / "runs"
     mlflow = server(port, tmp_path)
@@ -80,42 +95,38 @@ def test_a_server_that_hangs_is_caught_up_with_while_the_study_runs(study, tmp_p
         with start(study, runs, uri) as driver:
             wait_for(lambda: tracked(uri), driver)
             os.killpg(mlflow.pid, signal.SIGSTOP)
-            stopped, before = time.monotonic(), ended(runs / "tiny")
-            wait_for(lambda: len(ended(runs / "tiny") - before) >= 3, driver)
-            time.sleep(max(0, stopped + OUTAGE_SECONDS - time.monotonic()))
-            during = ended(runs / "tiny") - before
-            os.killpg(mlflow.pid, signal.SIGCONT)
-            # Not at the end only: the study still runs (`wait_for` sees to that).
-            wait_for(lambda: during <= tracked(uri), driver)
-            output, _ = driver.communicate(timeout=600)
-        assert driver.returncode == 0, output
-        assert "cannot be written" in output
-        assert "up to date again" in output
-        seconds = load_results(runs / "tiny").trials.set_index("trial_id")["seconds"]
-        slower = seconds[sorted(during)].median() / seconds.drop(during).median()
-        assert slower < 3, "trials waited for MLflow"
-        assert_tracked(uri, runs / "tiny")
+            yield Hanging(driver, mlflow, uri, runs / "tiny")
     finally:
         os.killpg(mlflow.pid, signal.SIGCONT)
         kill(mlflow)
 
 
 @pytest.mark.slow
-def test_a_study_ends_soon_though_the_server_hangs(study, tmp_path, port):
-    load()
-    uri, runs = f"http://127.0.0.1:{port}", tmp_path / "runs"
-    mlflow = server(port, tmp_path)
-    try:
-        with start(study, runs, uri) as driver:
-            wait_for(lambda: tracked(uri), driver)
-            os.killpg(mlflow.pid, signal.SIGSTOP)
-            driver.send_signal(signal.SIGINT)
-            begun = time.monotonic()
-            output, _ = driver.communicate(timeout=200)
-            seconds = time.monotonic() - begun
-        assert "cannot be written" in output
-        assert f"ganstudy resume {runs / 'tiny'}" in output.replace("\n", " ")
-        assert seconds < 60, output  # some 15 on a machine with nothing else to do
-    finally:
-        os.killpg(mlflow.pid, signal.SIGCONT)
-        kill(mlflow)
+def test_a_server_that_hangs_is_caught_up_with_while_the_study_runs(hanging):
+    driver, uri, folder = hanging.driver, hanging.uri, hanging.folder
+    stopped, before = time.monotonic(), ended(folder)
+    wait_for(lambda: len(ended(folder) - before) >= 3, driver)
+    time.sleep(max(0, stopped + OUTAGE_SECONDS - time.monotonic()))
+    during = ended(folder) - before
+    hanging.go_on()
+    # Not at the end only: the study still runs (`wait_for` sees to that).
+    wait_for(lambda: during <= tracked(uri), driver)
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+    assert "cannot be written" in output
+    assert "up to date again" in output
+    seconds = load_results(folder).trials.set_index("trial_id")["seconds"]
+    slower = seconds[sorted(during)].median() / seconds.drop(during).median()
+    assert slower < 3, "trials waited for MLflow"
+    assert_tracked(uri, folder)
+
+
+@pytest.mark.slow
+def test_a_study_ends_soon_though_the_server_hangs(hanging):
+    hanging.driver.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    output, _ = hanging.driver.communicate(timeout=200)
+    seconds = time.monotonic() - begun
+    assert "cannot be written" in output
+    assert f"ganstudy resume {hanging.folder}" in output.replace("\n", " ")
+    assert seconds < 60, output  # some 15 on a machine with nothing else to do
