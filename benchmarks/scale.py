@@ -85,7 +85,7 @@ REAL: dict[str, Any] = {
     },
     "arms": {"non_saturating": {"loss": "non_saturating"}, "hinge": {"loss": "hinge"}},
     "space": {"generator_optimizer.lr": {"log_uniform": [1e-4, 1e-3]}},
-    "design": {"configs": 30},
+    "design": {"configs": 45},
     "measure": {
         "features": {"name": "small_cnn", "epochs": 1},
         "metrics": ["kernel_distance"],
