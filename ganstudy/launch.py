@@ -67,9 +67,9 @@ def _launched(
 ) -> Outcome:
     first()
     source = pending(run.spec, run.folder, max_trials)
-    minimize = run.spec.measure.metrics[0].direction == "minimize"
+    primary = run.spec.measure.primary_score
     before = sum(row["status"].finished for row in run.folder.trial_rows())
-    display = Display(console, len(source), run.spec.measure.primary, minimize, before)
+    display = Display(console, len(source), primary.name, primary.minimize, before)
     where = "in this process" if run.in_process else f"on Ray ({run.address or 'local'})"
     todo = f"{len(source)} trials {where}" if len(source) else "no trial is left to run"
     console.print(Text(f"{todo}, recorded in {run.folder.folder}"), soft_wrap=True)

@@ -117,7 +117,7 @@ class TrialSpec:
     @property
     def primary(self) -> Primary:
         """Name and direction of the score by which checkpoints are chosen."""
-        return Primary(self.measure.primary, self.measure.metrics[0].direction == "minimize")
+        return self.measure.primary_score
 
     def identity(self) -> dict[str, Any]:
         """Return the columns that say who the trial is."""
@@ -488,11 +488,7 @@ def best_checkpoint(points: list[Point], primary: Primary) -> int | None:
 
     The untrained generator's evaluation does not count; of equal scores the earlier one does.
     """
-    scored = [
-        (p.value if primary.minimize else -p.value, p.discriminator_updates)
-        for p in points
-        if p.name == primary.name and math.isfinite(p.value) and p.discriminator_updates > 0
-    ]
+    scored = [(loss, at) for at, loss in primary.losses(points).items() if math.isfinite(loss)]
     return min(scored)[1] if scored else None
 
 

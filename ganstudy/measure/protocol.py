@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ from ganstudy.measure.metrics import (
 from ganstudy.measure.metrics.gaussian import frechet_distance
 from ganstudy.measure.probe import Probe, ProbeConfig
 from ganstudy.measure.readers import NETWORK_READERS, READERS, Source
+from ganstudy.records import Point
 from ganstudy.registry import StudyError, unknown, whole
 
 DEFAULTS: dict[str, Any] = {
@@ -67,6 +69,18 @@ class Primary(NamedTuple):
 
     name: str
     minimize: bool = True
+
+    def loss(self, value: float) -> float:
+        """Return a value so that lower is better, +inf where it is not finite."""
+        return (value if self.minimize else -value) if math.isfinite(value) else math.inf
+
+    def losses(self, points: Iterable[Point]) -> dict[int, float]:
+        """Return discriminator updates -> loss of a trial's evaluations, the untrained's aside."""
+        return {
+            point.discriminator_updates: self.loss(point.value)
+            for point in points
+            if point.name == self.name and point.discriminator_updates > 0
+        }
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,11 @@ class MeasureConfig:
     def primary(self) -> str:
         """Stored name of the primary score."""
         return score_name(self.metrics[0], self.features, self.samples)
+
+    @property
+    def primary_score(self) -> Primary:
+        """The primary score with its direction."""
+        return Primary(self.primary, self.metrics[0].direction == "minimize")
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:

@@ -191,11 +191,10 @@ def first_changed(spec: StudySpec, folder: StudyFolder) -> str | None:
 def prepare(spec: StudySpec, folder: StudyFolder) -> None:
     """Train or fetch the feature network, keep it in the study, write the protocol."""
     judge = evaluator(spec.measure, spec.dataset, "select", folder.folder / "features")
-    minimize = spec.measure.metrics[0].direction == "minimize"
     scores = judge.protocol()
     protocol = {
         "primary": spec.measure.primary,
-        "minimize": minimize,
+        "minimize": spec.measure.primary_score.minimize,
         "scores": scores | judge.raw_protocol(scores),
         "notes": notes(spec),
     }
@@ -261,16 +260,15 @@ def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[
     Only trials that reached their end count, as in the report's table; the arm's defaults and
     trials that diverged or were stopped do not.
     """
-    sign = 1 if spec.measure.metrics[0].direction == "minimize" else -1
-    best = []
+    primary, best = spec.measure.primary_score, []
     for arm in spec.arms:
         configs: dict[str, list[tuple[float, dict[str, Any]]]] = {}
         for trial in trials:
             if trial["arm"] == arm.name and _counts(spec, trial):
-                score = trial.get(f"best.{spec.measure.primary}")
+                score = trial.get(f"best.{primary.name}")
                 done = trial["status"] == TrialStatus.COMPLETED
-                ranked = (math.inf if score is None or not done else sign * score, trial)
-                configs.setdefault(trial["config_id"], []).append(ranked)
+                loss = math.inf if score is None or not done else primary.loss(score)
+                configs.setdefault(trial["config_id"], []).append((loss, trial))
         middles = [
             sorted(seeds, key=itemgetter(0))[(len(seeds) - 1) // 2] for seeds in configs.values()
         ]

@@ -164,11 +164,11 @@ def spread(spec: StudySpec, trials: Sequence[Row], most: int) -> list[Row]:
 
     Those without a finite score come last; of equal runs one is taken.
     """
-    sign = 1 if spec.measure.metrics[0].direction == "minimize" else -1
+    primary = spec.measure.primary_score
 
     def badness(trial: Row) -> float:
-        score = trial.get(f"best.{spec.measure.primary}")
-        return math.inf if score is None or not math.isfinite(score) else sign * score
+        score = trial.get(f"best.{primary.name}")
+        return math.inf if score is None else primary.loss(score)
 
     kept = {t["result_hash"]: t for t in trials if t["status"] in TRAINED}
     ranked = sorted((t for t in kept.values() if t.get("generator_best")), key=badness)

@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ganstudy.gan.seeding import derive
 from ganstudy.measure.events import WORTHLESS
-from ganstudy.measure.protocol import Primary
 from ganstudy.records import TIME_LIMIT, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import trial as build_trial
@@ -132,16 +131,6 @@ def of_config(trials: Sequence[Outcome]) -> Outcome:
     return Outcome(TrialState.COMPLETE, score, reports)
 
 
-def reported(record: TrialRecord, primary: Primary) -> dict[int, float]:
-    """Return discriminator updates -> score of a trial's evaluations, lower is better."""
-    sign = 1 if primary.minimize else -1
-    return {
-        point.discriminator_updates: sign * point.value if math.isfinite(point.value) else math.inf
-        for point in record.points
-        if point.name == primary.name and point.discriminator_updates > 0
-    }
-
-
 class TpeSearch:
     """A Source that asks each arm's search in turn, for equally many configs."""
 
@@ -205,7 +194,7 @@ class TpeSearch:
             return None
         if status is TrialStatus.FAILED:
             return Outcome(TrialState.FAIL)
-        reports = reported(record, trial.primary)
+        reports = trial.primary.losses(record.points)
         lasting = {event.kind for event in record.events if event.ended is None}
         best = reports.get(record.result.best_at or 0, math.inf)
         if status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):

@@ -107,7 +107,7 @@ def kill_worker_trial_and_driver(driven: Driven, study: Path) -> None:
     assert driven.resume(cluster.head).wait(timeout=300) == 0, driven.printed
 
 
-def check(driven: Driven, undisturbed: Path) -> None:
+def assert_undisturbed(driven: Driven, undisturbed: Path) -> None:
     assert_same(undisturbed, driven.folder)
     trials = load_results(driven.folder).trials
     assert len(trials) == 24
@@ -118,7 +118,7 @@ def check(driven: Driven, undisturbed: Path) -> None:
 def test_a_study_survives_its_worker_a_trial_and_its_driver(study, undisturbed, hosts, tmp_path):
     driven = Driven(Cluster(hosts), tmp_path / "runs" / "killed", tmp_path)
     kill_worker_trial_and_driver(driven, study)
-    check(driven, undisturbed)
+    assert_undisturbed(driven, undisturbed)
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_the_same_in_an_object_store(study, undisturbed, hosts, tmp_path, monkey
         folder = location("s3://studies/runs/killed")
         driven = Driven(Cluster(hosts, **environment), folder, tmp_path)
         kill_worker_trial_and_driver(driven, study)
-        check(driven, undisturbed)
+        assert_undisturbed(driven, undisturbed)
 
 
 @pytest.mark.slow

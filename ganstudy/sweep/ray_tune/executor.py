@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 import platform
 import shutil
@@ -59,19 +58,13 @@ class TrialActor(tune.Trainable):
             "beat": beat,
             "done": beat.status.finished,
             "discriminator_updates": beat.discriminator_updates,
-            "score": told_score(self._spec, beat),
+            "score": self._spec.primary.loss(beat.score),
         }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial in the same process."""
         self.setup(new_config)
         return True
-
-
-def told_score(spec: TrialSpec, beat: Heartbeat) -> float:
-    """Return the primary score as schedulers are told it: lower is better, +inf if not finite."""
-    score = beat.score if spec.primary.minimize else -beat.score
-    return score if math.isfinite(score) else math.inf
 
 
 class ProcessLost(ray.exceptions.RayActorError):

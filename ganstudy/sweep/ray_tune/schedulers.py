@@ -21,6 +21,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from ganstudy.measure.protocol import Primary
 from ganstudy.records import TrialRecord, gan_failed
 from ganstudy.storage import names_in, store_errors
 from ganstudy.store import StudyFolder
@@ -118,13 +119,10 @@ class ArmRule:
         elif report.evaluation > 0:
             self.note(trial_id, [report])
 
-    def replay(self, trial_id: str, record: TrialRecord, primary: str, sign: int) -> None:
+    def replay(self, trial_id: str, record: TrialRecord, primary: Primary) -> None:
         """Tell what a trial recorded before this driver began."""
-        reports = [
-            Report(self.number(point.discriminator_updates), sign * point.value)
-            for point in record.points
-            if point.name == primary and point.discriminator_updates > 0
-        ]
+        losses = primary.losses(record.points)
+        reports = [Report(self.number(updates), loss) for updates, loss in losses.items()]
         if not gan_failed(record.result.status, record.result.reason):
             self.note(trial_id, reports)
             return
@@ -148,14 +146,12 @@ class ArmSchedulers(FIFOScheduler):
         self._name, self._folder = stopping.name, folder
         self._arms = {arm.name: ArmRule(spec, stopping, arm) for arm in spec.arms}
         begun = set(names_in(folder.folder / "trials"))
-        minimize = spec.measure.metrics[0].direction == "minimize"
         for identity in folder.read_plan():
             trial_id = identity["trial_id"]
             latest = folder.trial(trial_id).latest() if trial_id in begun else None
             if latest is not None:
-                self._arms[identity["arm"]].replay(
-                    trial_id, latest[1], spec.measure.primary, 1 if minimize else -1
-                )
+                arm = self._arms[identity["arm"]]
+                arm.replay(trial_id, latest[1], spec.measure.primary_score)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is about to begin."""
