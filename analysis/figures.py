@@ -11,81 +11,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis import statistics
+from analysis.style import EVENT_SYMBOLS, Style, layout, level, score_axis, style
 from analysis.tables import Study
 from ganstudy.records import TrialStatus
-
-# Okabe & Ito's colours, told apart by colour-blind readers; arms differ in symbol and dash too.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-EVENT_SYMBOLS = {
-    "divergence": "x",
-    "mode_collapse": "triangle-down",
-    "discriminator_overpowering": "hourglass",
-}
-HEIGHT = 420
-
-
-class Style(NamedTuple):
-    """How one arm is drawn in every figure."""
-
-    color: str
-    symbol: str
-    dash: str
-
-
-def style(index: int) -> Style:
-    """Return the style of the arm at `index`."""
-    at = index % len(COLORS)
-    return Style(COLORS[at], SYMBOLS[at], DASHES[at])
-
-
-def layout(**more: Any) -> dict[str, Any]:
-    """Return the layout that all figures share."""
-    shared: dict[str, Any] = {
-        "template": "plotly_white",
-        "height": HEIGHT,
-        "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
-        "legend": {"orientation": "h", "y": -0.2, "x": 0},
-        "font": {"size": 13},
-        "hoverlabel": {"namelength": -1},
-    }
-    return shared | more
-
-
-TICKS = 5
-"""About how many labels an axis gets."""
-
-
-def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:
-    """Return an axis for `scores`: logarithmic, with whole numbers as labels, if all are positive.
-
-    Plotly's own labels are powers of ten and single digits between them: within one decade, where
-    most studies lie, few or none.
-    """
-    if not scores or min(scores) <= 0:
-        return {"title": title, "type": "linear"}
-    ticks = log_ticks(min(scores), max(scores))
-    labels = [f"{tick:.10g}" if 1e-4 <= tick < 1e6 else f"{tick:.0e}" for tick in ticks]
-    return {"title": title, "type": "log", "tickvals": ticks, "ticktext": labels}
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers about and between `low` and `high`: even steps, 1-2-5s, or powers."""
-    if high <= low * 1.001:
-        low, high = 0.9 * low, 1.1 * high
-    decades = math.log10(high / low)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    if decades > 3:
-        every = math.ceil(decades / TICKS)
-        return [10.0**power for power in range(first, last + 1, every)]
-    if decades > 1:
-        return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-    rough = max(high - low, 1e-9 * high) / TICKS
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough)
-    begin, count = math.floor(low / step), math.ceil(high / step) - math.floor(low / step)
-    return [k * step for k in range(begin, begin + count + 1) if k > 0]
 
 
 def parameters(row: Mapping[Any, Any]) -> str:
@@ -176,27 +104,11 @@ def score_distribution_figure(data: ScoreDistribution) -> go.Figure:
         yaxis=score_axis(data.score, finite),
     )
     if any(counts.values()) and finite:
-        _level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
+        level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
     if math.isfinite(data.floor) and (data.floor > 0 or not log):
         line = {"dash": "dot", "color": "#666"}
-        _level(figure, data.floor, log, "real against real", line)
+        level(figure, data.floor, log, "real against real", line)
     return figure
-
-
-def _level(figure: go.Figure, y: float, log: bool, text: str, line: dict[str, Any]) -> None:
-    """Draw a level across the figure with its name at the left end."""
-    figure.add_hline(y=y, line=line, layer="below")
-    # On a log axis plotly places a line by its value but a text by its logarithm.
-    figure.add_annotation(
-        text=text,
-        y=math.log10(y) if log else y,
-        x=0,
-        xref="paper",
-        xanchor="left",
-        yanchor="bottom",
-        showarrow=False,
-        font={"size": 11, "color": "#444"},
-    )
 
 
 def _with_events(dot: Dot) -> str:
@@ -385,18 +297,6 @@ def training_curves_data(study: Study, arm: str) -> list[Curve]:
         hover = f"{row['trial_id']}<br>{row['status']}<br>{parameters(row.to_dict())}"
         curves.append(Curve(row["trial_id"], row["status"], updates, scores, events, hover))
     return curves
-
-
-def common_extent(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the lowest and highest of the scores that share a scale, None if there are none.
-
-    On its way out a diverging trial would stretch the scale until all others are flat: what lies
-    a thousand times beyond nine tenths of all positive scores leaves the picture.
-    """
-    if not len(values):
-        return None
-    highest, most = max(values), float(np.quantile(values, 0.9))
-    return min(values), min(highest, 1000 * most) if most > 0 else highest
 
 
 def training_curves_figure(

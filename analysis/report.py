@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import figures, reported, sanity, savings, statistics
 from analysis.statistics import Estimate
+from analysis.style import common_extent
 from analysis.tables import DEFAULT_CONFIG, FAILURES, Study
 from analysis.verdict import comparisons, verdict
 from ganstudy.records import TrialStatus
@@ -243,7 +244,7 @@ def _training_figures(study: Study) -> list[PlacedFigure]:
         for score in curve.scores
         if math.isfinite(score)
     ]
-    extent = figures.common_extent(values)
+    extent = common_extent(values)
     placed = []
     for index, (arm, curves) in enumerate(per_arm.items()):
         if curves:

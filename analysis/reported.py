@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures import DASHES, layout, score_axis, style
+from analysis.style import DASHES, layout, score_axis, style
 from analysis.tables import Study
 
 

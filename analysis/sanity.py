@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.figures import layout, score_axis, style
 from analysis.statistics import CONFIDENCE, Estimate
+from analysis.style import layout, score_axis, style
 from analysis.tables import Study
 
 CLEAR = 0.9

@@ -17,7 +17,6 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.figures import COLORS, layout
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.stopping import (
     LITTLE,
@@ -29,6 +28,7 @@ from analysis.stopping import (
     reported_score,
     stopping_rules,
 )
+from analysis.style import COLORS, layout
 from analysis.tables import Study
 
 DRAWS, FEWEST_DRAWN = 2000, 8

@@ -31,7 +31,7 @@ from PIL import Image, ImageColor, ImageFilter
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from analysis.figures import COLORS
+from analysis.style import COLORS
 from ganstudy.gan.config import TrainConfig, merge
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.toys import Mixture

@@ -1,0 +1,100 @@
+"""What a report is made of, whatever writes it: sections of text, figures, tables and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+NONE = "–"
+"""Stands where there is no number."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with what it shows.
+
+    Attributes:
+        key: Names its files and its place on the page; unique in a report.
+        title: What it shows.
+        reading: How to read it, in a sentence or two; failures and n where they are not drawn.
+        plot: The drawing.
+        data: All that it shows, also where the drawing is thinned; one row a mark.
+    """
+
+    key: str
+    title: str
+    reading: str
+    plot: go.Figure
+    data: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with how to read them.
+
+    Attributes:
+        data: The numbers, for other programs.
+        shown: What the cells say to a person, one string each; `data` as it is if None.
+    """
+
+    key: str
+    title: str
+    reading: str
+    data: pd.DataFrame
+    shown: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid of samples: a PNG as bytes."""
+
+    why: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures side by side."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of a report; strings among the parts are paragraphs of plain text.
+
+    Attributes:
+        key: Unique in a report: the place on the page.
+        grid: Whether figures that follow each other stand side by side.
+    """
+
+    key: str
+    title: str
+    parts: Sequence[Part]
+    grid: bool = False
+
+
+Part = str | Figure | Table | Gallery | Section
+
+
+def walk(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield every part, those of sections within sections too, in reading order."""
+    for part in parts:
+        yield part
+        if isinstance(part, Section):
+            yield from walk(part.parts)
+
+
+def number(value: float | None) -> str:
+    """Return a number as a person reads it; a dash for nothing, `failed` for +inf."""
+    if value is None or math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "failed"
+    return f"{value:.4g}"
