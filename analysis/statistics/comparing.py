@@ -1,0 +1,191 @@
+"""Arms against each other: tests, and how often and by how much one is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from analysis.statistics.estimate import (
+    CONFIDENCE,
+    Array,
+    Estimate,
+    checked_pairs,
+    checked_scores,
+)
+
+
+class Comparison(NamedTuple):
+    """Two arms compared; `p` is two-sided and not adjusted."""
+
+    first: str
+    second: str
+    wins: int
+    """Pairs in which the first arm scored lower."""
+    losses: int
+    pairs: int
+    p: float
+
+
+def sign_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
+    """Return wins and losses of `first` over paired scores, and the exact two-sided p.
+
+    A pair of equal scores (two failures, say) tells nothing and is left out, as usual.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    wins, losses = int((a < b).sum()), int((a > b).sum())
+    if wins + losses == 0:
+        return wins, losses, 1.0
+    return wins, losses, float(stats.binomtest(wins, wins + losses).pvalue)
+
+
+def rank_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
+    """Return wins and losses over all pairs of two independent samples, and Mann-Whitney's p."""
+    a, b = np.asarray(first, dtype=float), np.sort(np.asarray(second, dtype=float))
+    wins = int((len(b) - np.searchsorted(b, a, side="right")).sum())
+    losses = int(np.searchsorted(b, a, side="left").sum())
+    ranks = stats.rankdata(np.concatenate([a, b]))  # finite stand-ins: failures tie at the end
+    p = stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], alternative="two-sided").pvalue
+    return wins, losses, float(p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, by Holm's step-down method."""
+    order = np.argsort(p_values)
+    adjusted, running = np.empty(len(order)), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, (len(order) - rank) * p_values[index])
+        adjusted[index] = min(1.0, running)
+    return [float(p) for p in adjusted]
+
+
+def probability_of_improvement(
+    first: ArrayLike, second: ArrayLike, paired: bool = False, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Return P(a < b) + P(a = b) / 2: how often a run of the first arm beats one of the second.
+
+    Over all pairs of two independent samples, with Newcombe's score interval (2006, method 5),
+    which keeps inside [0, 1] and holds where one sample beats the other throughout. `paired`
+    looks at the pairs of a shared design alone, with the interval of a share of as many trials
+    (`rate`), a tie being half a success; ties make it wider than it need be. Two failures tie.
+
+    Args:
+        first: Scores of the first arm, lower is better, +inf for a failure.
+        second: Scores of the second.
+        paired: Whether the i-th scores belong together.
+        confidence: Coverage of the interval, nominally.
+
+    Returns:
+        The probability; n is the number of pairs, or of runs in the smaller arm.
+
+    Raises:
+        ValueError: An arm has no scores or NaN, or pairs differ in number.
+    """
+    if paired:
+        a, b = checked_pairs(first, second)
+        return _share(float((a < b).sum() + (a == b).sum() / 2), len(a), confidence)
+    a, b = checked_scores(first), checked_scores(second)
+    wins, losses, _ = rank_test(a, b)
+    value = (1 + (wins - losses) / (len(a) * len(b))) / 2
+    low, high = _newcombe(value, len(a), len(b), confidence)
+    return Estimate(value, low, high, min(len(a), len(b)))
+
+
+def _share(successes: float, n: int, confidence: float) -> Estimate:
+    """Return a share with Clopper-Pearson's interval, for halves of successes too."""
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = stats.beta.isf(tail, successes + 1, n - successes) if successes < n else 1.0
+    return Estimate(successes / n, float(low), float(high), n)
+
+
+def _newcombe(value: float, m: int, n: int, confidence: float) -> tuple[float, float]:
+    """Return the score interval of the probability of improvement of m over n runs."""
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    size = (m + n) / 2 - 1
+
+    def excess(theta: float) -> float:
+        odds = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        variance = theta * (1 - theta) * (1 + size * odds) / (m * n)
+        return (value - theta) ** 2 - z * z * variance
+
+    low = optimize.brentq(excess, 0.0, value) if value > 0 else 0.0
+    high = optimize.brentq(excess, value, 1.0) if value < 1 else 1.0
+    return float(low), float(high)
+
+
+def interquartile_mean(
+    values: ArrayLike,
+    rng: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    draws: int = 4000,
+) -> Estimate:
+    """Return the mean of the middle half of the scores, with a bootstrap interval.
+
+    As rliable does (Agarwal et al. 2021, arXiv:2108.13264): a quarter of the runs is cut off at
+    either end. Failures count as the worst, so that it is infinite where more than a quarter
+    failed. The percentiles are widened for small n after Hesterberg (2015, arXiv:1411.5279), since
+    the plain ones cover too little.
+
+    Args:
+        values: n scores, lower is better, +inf for a failure.
+        rng: Where the bootstrap's draws come from.
+        confidence: Coverage of the interval, nominally.
+        draws: Number of resamples.
+
+    Raises:
+        ValueError: There are no scores, or one is NaN.
+    """
+    scores = np.sort(checked_scores(values))
+    n = len(scores)
+    value = float(stats.trim_mean(scores, 0.25))
+    if n < 4:
+        return Estimate(value, None, None, n)
+    ranks = np.sort(rng.integers(0, n, (draws, n)), axis=1)
+    cut = n // 4
+    means = scores[ranks[:, cut : n - cut]].mean(axis=1)
+    tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))
+    low = float(np.quantile(means, tail, method="lower"))
+    high = float(np.quantile(means, 1 - tail, method="higher"))
+    return Estimate(value, low, high, n)
+
+
+class Profile(NamedTuple):
+    """Share of runs at or below each threshold, with a band."""
+
+    thresholds: Array
+    share: Array
+    low: Array
+    high: Array
+    n: int
+
+
+def performance_profile(
+    values: ArrayLike, thresholds: ArrayLike, confidence: float = CONFIDENCE
+) -> Profile:
+    """Return the share of runs that score at or below each threshold.
+
+    The band holds at all thresholds at once, for any distribution and any n (Dvoretzky, Kiefer
+    and Wolfowitz with Massart's constant 1990); at one threshold chosen beforehand `rate` is
+    narrower.
+
+    Args:
+        values: n scores, lower is better, +inf for a failure, which is below no threshold.
+        thresholds: Finite scores.
+        confidence: Coverage of the whole band, at least.
+
+    Raises:
+        ValueError: There are no scores, or one is NaN, or a threshold is not finite.
+    """
+    scores, at = np.sort(checked_scores(values)), np.asarray(thresholds, dtype=np.float64)
+    if not np.isfinite(at).all():
+        raise ValueError("thresholds must be finite")
+    share = np.searchsorted(scores, at, side="right") / len(scores)
+    half = math.sqrt(math.log(2 / (1 - confidence)) / (2 * len(scores)))
+    return Profile(
+        at, share, np.maximum(share - half, 0.0), np.minimum(share + half, 1.0), len(scores)
+    )
