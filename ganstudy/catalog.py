@@ -16,7 +16,9 @@ from ganstudy.gan.stabilizers import STABILIZERS
 from ganstudy.measure.events import DETECTORS
 from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
+from ganstudy.records import RECOVERY
 from ganstudy.registry import Registry
+from ganstudy.study.judgement import Judgement
 from ganstudy.study.recipes import RECIPES, RecipeUse, families
 from ganstudy.study.replicate import Replicate
 from ganstudy.study.space import KINDS
@@ -101,6 +103,7 @@ def study_schema() -> dict[str, Any]:
                 "recipe": _recipe([*families(), *RECIPES]),
                 "replicate": _replicate(),
                 "stopping": _stopping(),
+                "judgement": _judgement(),
             }
         ),
     }
@@ -133,6 +136,14 @@ def _replicate() -> dict[str, Any]:
     """Return the schema of `replicate`, its selection spelled out where it is used."""
     schema = Replicate.model_json_schema()
     schema["properties"]["select"] = schema.pop("$defs")["Select"]
+    return schema
+
+
+def _judgement() -> dict[str, Any]:
+    """Return the schema of `judgement`, with the kinds of event that can be failures."""
+    schema = Judgement.model_json_schema()
+    kinds = [kind for kind in DETECTORS.names() if kind != RECOVERY]
+    schema["properties"]["failures"] |= {"items": {"enum": kinds}, "uniqueItems": True}
     return schema
 
 

@@ -238,7 +238,7 @@ def run(
     _print_notes(spec)
     directory = runs / (name or spec.study)
     uri = _tracking(runs, tracking_uri)
-    folder = _extended(directory, spec) if extend else _created(directory)
+    folder, spec = _extended(directory, spec) if extend else (_created(directory), spec)
     driver = Run(spec, folder, uri, address, in_process)
     _drive(driver, max_trials, driver.begin)
 
@@ -327,9 +327,13 @@ def _created(directory: Path) -> StudyFolder:
     return folder
 
 
-def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
-    """Return the folder of a study that `spec` adds trials to and changes none of."""
+def _extended(directory: Path, spec: StudySpec) -> tuple[StudyFolder, StudySpec]:
+    """Return the folder of a study that `spec` adds trials to and changes none of, and `spec`.
+
+    What it does not say of the judgement is as it was fixed before the first trial.
+    """
     from ganstudy.provenance import changed
+    from ganstudy.study.judgement import rejudged
     from ganstudy.sweep.driver import first_changed
 
     folder = opened(directory)
@@ -352,13 +356,20 @@ def _extended(directory: Path, spec: StudySpec) -> StudyFolder:
             f"{spec.design.configs} here; repeat what it was run with: "
             f"--set design.configs={old.design.configs}"
         )
+    spec = spec.judged_like(old)
     trial_id = first_changed(spec, folder)
     if trial_id is not None:
         refuse(
             f"--extend: the study changes or drops the trial {trial_id} of {directory}; only "
             f"more configs, seeds or arms can be added (give a changed study a --name)"
         )
-    return folder
+    other = rejudged(folder.read_json("provenance.json"), spec.judged_by)
+    if other:
+        refuse(
+            f"--extend: {'; '.join(other)}: how {directory} is judged was fixed before its first "
+            f"trial; leave it out, or give the new study a --name"
+        )
+    return folder, spec
 
 
 def _tracking(runs: Path, uri: str | None) -> str:
@@ -420,6 +431,18 @@ def _print_outcome(directory: Path) -> None:
     out.print(Text(f"MLflow   {tracking}  (open it: ganstudy ui {directory})"), soft_wrap=True)
 
 
+def _tracked(folder: StudyFolder) -> str:
+    """Return where a study was tracked, or refuse to guess a secret that was not recorded."""
+    from ganstudy.provenance import HIDDEN
+
+    stored = str(folder.read_json("tracking.json")["uri"])
+    bare = stored.replace(f"{HIDDEN}@", "")  # the environment may hold user and password
+    if HIDDEN in bare:
+        refuse(f"--tracking-uri is needed: the study was tracked at {stored}, and what *** "
+               f"stands for was not recorded")  # fmt: skip
+    return bare
+
+
 @app.command()
 def resume(
     directory: StudyDir,
@@ -437,14 +460,16 @@ def resume(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
-    from ganstudy.provenance import HIDDEN, changed
+    from ganstudy.provenance import changed
+    from ganstudy.study.judgement import rejudged
     from ganstudy.sweep.driver import Run, first_changed, pending
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
     _check_executor(spec, address, directory.parent, in_process)
     edited = first_changed(spec, folder)
-    changes = changed(folder.read_json("provenance.json"))
+    origin = folder.read_json("provenance.json")
+    changes, other = changed(origin), rejudged(origin, spec.judged_by)
     if edited is not None and changes:
         refuse(
             f"{directory}: the trial {edited} is no longer what it was: since this study began "
@@ -463,24 +488,21 @@ def resume(
             f"would not compare with the old ones: go back to the old state, or mark the study "
             f"as mixed by --force"
         )
-    if tracking_uri is None:
-        stored = folder.read_json("tracking.json")["uri"]
-        bare = stored.replace(f"{HIDDEN}@", "")  # the environment may hold user and password
-        if HIDDEN in bare:
-            refuse(f"--tracking-uri is needed: the study was tracked at {stored}, and what *** "
-                   f"stands for was not recorded")  # fmt: skip
-        tracking_uri = bare
-    uri = _tracking(directory.parent, tracking_uri)
+    if other and not force:
+        refuse(
+            f"{directory}/study.yaml was edited: {'; '.join(other)}. How it is judged was fixed "
+            f"before its first trial: set it back, or mark the study as mixed by --force"
+        )
+    uri = _tracking(directory.parent, tracking_uri or _tracked(folder))
     driver = Run(spec, folder, uri, address, in_process)
 
     def first() -> None:
         if retry_failed:
             for identity in folder.read_plan():
                 folder.trial(identity["trial_id"]).forgive()
-        if changes and unfinished:
-            marks = folder.read_json("provenance.json")
-            marks["mixed"] = [*marks.get("mixed", []), *changes]
-            folder.write_json("provenance.json", marks)
+        mixed = [*(changes if unfinished else []), *other]
+        if mixed:
+            driver.mark_mixed(mixed)
 
     _drive(driver, max_trials, first)
 

@@ -102,11 +102,28 @@ def _tells(spec: StudySpec, n: int) -> dict[str, Any]:
         f"two arms on {units}: the smallest possible p is {min(1, smallest):.2g}, "
         f"{min(1, smallest * max(1, pairs)):.2g} after Holm over {pairs} pairs"
     )
+    judged = _judged(spec, n, k)
     needs = ", ".join(f"{s:.0%} -> {count}" for s, count in seeds.items())
     seed_text = f"seeds per arm to show a 10 % difference, by the spread over seeds: {needs}"
     return {
         "largest_k_with_interval": k,
         "smallest_p": smallest,
         "seeds_for_10_percent": {str(spread): count for spread, count in seeds.items()},
-        "text": [budget, paired, seed_text],
+        "judgement": spec.judged_by,
+        "text": [budget, paired, seed_text, judged],
     }
+
+
+def _judged(spec: StudySpec, n: int, largest: int) -> str:
+    """Return how the arms will be judged, and whether that budget has an interval."""
+    rule = spec.judgement
+    budget = f"at the best of k = {rule.k} of {n} configs, "
+    budget += "with an interval" if rule.k <= largest else "which has no interval"
+    if spec.replicate is not None:
+        budget = "over the seeds of their chosen configs"
+    failures = "".join(f", or has a {kind} that lasts" for kind in rule.failures)
+    return (
+        f"arms are judged {budget}, by the {rule.checkpoint} evaluation's "
+        f"{spec.measure.primary}; within {100 * rule.margin:g} % they count as equivalent; a "
+        f"trial has failed that diverged or was stopped{failures}"
+    )

@@ -8,6 +8,7 @@ hold exactly these; `load_results` reads them.
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -312,6 +313,17 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 def event_row(trial_id: str, event: Event) -> dict[str, Any]:
     """Return an event of a trial as a row of events.parquet."""
     return {"trial_id": trial_id, **asdict(event), "evidence": json.dumps(dict(event.evidence))}
+
+
+def judgement_hash(rule: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hex, of the rule by which a study's arms are judged.
+
+    Args:
+        rule: `primary` (a stored score's name), `minimize`, `k`, `margin`, `checkpoint` and
+            `failures`; the order of the keys changes nothing.
+    """
+    text = json.dumps(rule, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Results(NamedTuple):

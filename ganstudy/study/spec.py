@@ -6,7 +6,7 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -18,6 +18,7 @@ from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown, whole
 from ganstudy.study import recipes
+from ganstudy.study.judgement import Judgement, parse_judgement
 from ganstudy.study.reading import nested
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import Replicate, parse_replicate
@@ -141,11 +142,32 @@ class StudySpec:
     max_failed_trials: int = 0
     replicate: Replicate | None = None
     stopping: Stopping | None = None
+    judgement: Judgement = Judgement()
+    judgement_written: frozenset[str] = field(default=frozenset(), compare=False)
+    """Keys of the judgement that the YAML says, whatever their values are."""
+
+    @property
+    def configs(self) -> int | None:
+        """Configurations per arm that are compared; None of a grid."""
+        return _configs(self.design, self.replicate)
+
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """All that decides which arm is better: what is fixed and hashed before trial 1."""
+        primary = self.measure.primary_score
+        named = {"primary": primary.name, "minimize": primary.minimize}
+        return named | self.judgement.model_dump()
 
     @property
     def dataset(self) -> Dataset:
         """The data set that all arms share."""
         return self.arms[0].train({}, 0).dataset
+
+    def judged_like(self, before: StudySpec) -> StudySpec:
+        """Return the study with the judgement of `before`, as far as its YAML says no other."""
+        kept = before.judgement.model_dump()
+        own = {key: getattr(self.judgement, key) for key in self.judgement_written}
+        return replace(self, judgement=Judgement(**(kept | own)))
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as plain data, all defaults filled in; parses to an equal spec."""
@@ -167,12 +189,14 @@ class StudySpec:
             "retries": self.retries,
             "max_failed_trials": self.max_failed_trials,
             "stopping": None if self.stopping is None else _options(self.stopping),
+            "judgement": self.judgement.model_dump(),
         } | ({"replicate": self.replicate.model_dump(by_alias=True)} if self.replicate else {})
 
 
 TOP_KEYS = {
     "study", "question", "source", "base", "arms", "space", "design", "measure", "events",
     "resources", "retries", "max_failed_trials", "recipe", "replicate", "stopping",
+    "judgement",
 }  # fmt: skip
 
 
@@ -207,6 +231,11 @@ def parse_study(
     if (design.sampler == "replicate") != (replicate is not None):
         raise StudyError("design.sampler", "replicate goes with the key `replicate`, and only so")
     budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
+    events = at("events", _events, data.get("events", {}))
+    stopping = at("stopping", parse_stopping, data.get("stopping"))
+    independent = design.sampler == "random" and stopping is None
+    rule, count = data.get("judgement"), _configs(design, replicate)
+    judgement = at("judgement", parse_judgement, rule, events, count, independent=independent)
     return StudySpec(
         study=name,
         question=at("question", _text, data.get("question", "")),
@@ -214,14 +243,16 @@ def parse_study(
         arms=arms,
         design=design,
         measure=at("measure", _measure, data.get("measure", {}), budget),
-        events=at("events", _events, data.get("events", {})),
+        events=events,
         resources=at("resources", _model, Resources, data.get("resources", {})),
         retries=at("retries", whole, data.get("retries", 2), least=0),
         max_failed_trials=at(
             "max_failed_trials", whole, data.get("max_failed_trials", 0), least=0
         ),
         replicate=replicate,
-        stopping=at("stopping", parse_stopping, data.get("stopping")),
+        stopping=stopping,
+        judgement=judgement,
+        judgement_written=frozenset(rule or {}),
     )
 
 
@@ -294,6 +325,13 @@ def _replicate(value: object, arms: tuple[Arm, ...]) -> Replicate | None:
     if missing:
         raise StudyError("", f"its source has no arm {missing[0]}: only its arms can be repeated")
     return replicate
+
+
+def _configs(design: Design, replicate: Replicate | None) -> int | None:
+    """Return the configs per arm that are compared, None of a grid."""
+    if replicate is not None:
+        return min(len(configs) for configs in (replicate.configs or {}).values())
+    return None if design.sampler == "grid" else design.configs
 
 
 def _space(value: object) -> Space:

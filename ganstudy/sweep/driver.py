@@ -30,6 +30,7 @@ from ganstudy.records import TrialStatus
 from ganstudy.storage import write_text
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import notes
+from ganstudy.study.judgement import fixed, rejudged
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.spec import StudySpec
@@ -82,6 +83,7 @@ class Run:
             origin["extended"] = [*origin.get("extended", []), provenance()]
         else:
             origin = provenance()
+        origin.setdefault("judgement", self._judgement())
         self.folder.write_json("provenance.json", origin)
         self.folder.write_json("tracking.json", {"uri": redact(self.tracking_uri)})
         if self.spec.design.sampler != "tpe":
@@ -91,6 +93,21 @@ class Run:
         text = io.StringIO()
         YAML().dump(self.spec.resolved(), text)
         write_text(self.folder.folder / "study.yaml", text.getvalue())
+
+    def _judgement(self) -> dict[str, Any]:
+        return fixed(self.spec.judged_by, self.spec.configs, len(self.spec.design.seeds))
+
+    def mark_mixed(self, changes: Sequence[str]) -> None:
+        """Mark the study as mixed, where a person insists on other rules, code or versions.
+
+        The judgement that was fixed before trial 1 stays beside the new one.
+        """
+        origin = self.folder.read_json("provenance.json")
+        origin["mixed"] = [*origin.get("mixed", []), *changes]
+        if rejudged(origin, self.spec.judged_by):
+            first = origin["judgement"]
+            first["changed"] = [*first.get("changed", []), self._judgement()]
+        self.folder.write_json("provenance.json", origin)
 
     def execute(self, display: Display, source: Source) -> None:
         """Run the trials of `source`, compacting and tracking in the background."""
