@@ -63,7 +63,7 @@ def _beta_product(
     """Return the ends: quantiles of products of betas, each product taken as a beta itself."""
     total = at_risk.astype(np.float64) + 1
     lasting = total - events
-    first = np.cumprod(lasting / total)
+    first = np.asarray(np.cumprod(lasting / total), dtype=np.float64)
     second = first * np.cumprod((lasting + 1) / (total + 1))
     tail = (1 - confidence) / 2
     high = _beta_quantile(first, second, 1 - tail)
@@ -78,7 +78,7 @@ def _beta_quantile(first: Array, second: Array, level: float) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):  # moments 0 or 1: no spread
         size = (first - second) / (second - first**2)
         quantile = stats.beta.ppf(level, first * size, (1 - first) * size)
-    return np.where((first <= 0) | (first >= 1), first, quantile)
+    return np.asarray(np.where((first <= 0) | (first >= 1), first, quantile), dtype=np.float64)
 
 
 def _censored(times: ArrayLike, observed: ArrayLike) -> stats.CensoredData:
