@@ -23,7 +23,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 DOORS = {
     "ray": {"ganstudy/sweep/ray_tune"},
-    "optuna": {"ganstudy/sweep/search.py", "analysis/sensitivity.py"},
+    "optuna": {"ganstudy/sweep/search.py", "analysis/sensitivity/importance.py"},
     "mlflow": {"ganstudy/tracking.py"},
 }
 FILES = sorted((ROOT / "ganstudy").rglob("*.py")) + sorted((ROOT / "analysis").rglob("*.py"))
