@@ -39,6 +39,8 @@ class Table:
     Attributes:
         data: The numbers, for other programs.
         shown: What the cells say to a person, one string each; `data` as it is if None.
+        browse: Whether it is long: shown page by page, to be sorted and filtered.
+        link: Column whose cells are paths within the study's folder, shown as links.
     """
 
     key: str
@@ -46,6 +48,13 @@ class Table:
     reading: str
     data: pd.DataFrame
     shown: pd.DataFrame | None = None
+    browse: bool = False
+    link: str = ""
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """What the cells say."""
+        return self.data if self.shown is None else self.shown
 
 
 @dataclass(frozen=True)

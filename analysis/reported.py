@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.arms import with_error
+from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.style import DASHES, layout, score_axis, style
 from analysis.tables import Study
 
@@ -132,3 +134,56 @@ def _axis(group: CurveGroup) -> dict[str, Any]:
     if xs and min(xs) > 0 and max(xs) > max(1, 10 * min(xs)):
         return score_axis(group.x_name, xs)
     return {"title": group.x_name} | ({"range": [-0.02, 1.02]} if xs and max(xs) <= 1 else {})
+
+
+def section(study: Study) -> Section | None:
+    """Return every score of the arms' best generators beside its floor, and their curves."""
+    rows = score_rows(study)
+    if not rows:
+        return None
+    reading = (
+        "Each arm's best trial again, its checkpoint chosen on select, against images of the "
+        "report split that chose nothing. ±: one standard error over samples of that one "
+        "generator (docs/measures.md says of which), not over training runs. Floor: real images "
+        "against real ones."
+    )
+    table = Table("scores-told", "Every score of the best generators", reading,
+                  study.results.reported, _shown(rows, study.arms))  # fmt: skip
+    return Section("reported", table.title, [table, *_curve_figures(study)])
+
+
+def _shown(rows: Sequence[ScoreRow], arms: Sequence[str]) -> pd.DataFrame:
+    """Return one row per score: which values are better, the arms' values, floor and n."""
+    nothing = (math.nan, math.nan)
+    return pd.DataFrame(
+        [
+            {"score": row.name, "better": row.better or NONE}
+            | {arm: with_error(*row.values.get(arm, nothing)) for arm in arms}
+            | {"floor": number(row.floor), "generated against real": row.n}
+            for row in rows
+        ]
+    )
+
+
+def _curve_figures(study: Study) -> list[Part]:
+    """Return one figure per pair of axes that the scores' curves have."""
+    return [
+        Figure(
+            f"curve-{index}",
+            f"{group.y_name} by {group.x_name}",
+            f"Each arm's best generator on the report split; goes with {', '.join(group.names)}.",
+            curves_figure(group, study.arms),
+            curve_rows(group),
+        )
+        for index, group in enumerate(curves_data(study))
+    ]
+
+
+def curve_rows(group: CurveGroup) -> pd.DataFrame:
+    """Return one row a point of the group's lines."""
+    rows = [
+        (line.arm, line.line, x, y)
+        for line in group.lines
+        for x, y in zip(line.x, line.y, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "line", group.x_name, group.y_name])

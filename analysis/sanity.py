@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from analysis.page import NONE, Figure, Part, Section, Table
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import layout, score_axis, style
 from analysis.tables import Study
@@ -240,51 +241,34 @@ def agreement_figure(pairs: Sequence[Pair]) -> go.Figure:
     return figure
 
 
-class Placed(NamedTuple):
-    """A figure under the name of its score."""
-
-    key: str
-    title: str
-    figure: go.Figure
-
-
-class Group(NamedTuple):
-    """One experiment in the report, with one sentence on how to read it."""
-
-    title: str
-    caption: str
-    figures: list[Placed]
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-
-class Section(NamedTuple):
-    """All that the report tells of whether the scores can be trusted."""
-
-    columns: list[str]
-    rows: list[list[str]]
-    groups: list[Group]
-
-
 def section(study: Study) -> Section | None:
-    """Return what the report shows, None where `ganstudy sanity` has not run."""
+    """Return whether the scores can be trusted, None where `ganstudy sanity` has not run."""
     found = study.results.sanity
     if found.empty:
         return None
     kept, floors, spoilt = (panels(found, name) for name in AXES)
-    columns, rows = sight_table(kept, spoilt)
-    makers: list[tuple[Any, Callable[[], Group]]] = [
+    title = "Can these scores be trusted?"
+    parts: list[Part] = []
+    if rows := sight_table(kept, spoilt):
+        reading = (
+            "Spearman's rho of how far real images are spoilt with how much worse they score, "
+            "mean over repeats: 1 where a score worsens at every step, about 0 where it does not "
+            "see the damage, below 0 where it takes damage for better images. Not every score "
+            "should see everything: precision asks only whether images look real, recall only "
+            "whether all real ones are covered."
+        )
+        parts.append(Table("sanity", title, reading, pd.DataFrame(rows)))
+    makers: list[tuple[Any, Callable[[], Section]]] = [
         (kept, lambda: _kept_group(kept)),
         (spoilt, lambda: _ladder_group(spoilt)),
         (floors, lambda: _floor_group(floors, study)),
         (pairs := agreement_data(found), lambda: _agreement_group(pairs, found)),
     ]
-    return Section(columns, rows, [make() for data, make in makers if data])
+    parts += [make() for data, make in makers if data]
+    return Section("trust", title, parts)
 
 
-def sight_table(
-    kept: Sequence[Panel], spoilt: Sequence[Panel]
-) -> tuple[list[str], list[list[str]]]:
+def sight_table(kept: Sequence[Panel], spoilt: Sequence[Panel]) -> list[dict[str, str]]:
     """Return, by score, Spearman's rho with each way of spoiling: its mean, and the least."""
     by_score: dict[str, dict[str, Line]] = {}
     for panel in (*kept, *spoilt):
@@ -292,11 +276,11 @@ def sight_table(
         known |= {line.label: line for line in panel.lines}
     ways = list(dict.fromkeys(label for known in by_score.values() for label in known))
     titles = {"classes": "classes missing"}
-    rows = [
-        [name, *(rho_text(known[way].rho) if way in known else "–" for way in ways)]
+    return [
+        {"score": name}
+        | {titles.get(w, w): rho_text(known[w].rho) if w in known else NONE for w in ways}
         for name, known in by_score.items()
     ]
-    return ["score", *(titles.get(way, way) for way in ways)], rows
 
 
 def rho_text(rho: Sequence[float]) -> str:
@@ -320,11 +304,27 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _places(panels: Sequence[Panel], experiment: str, **more: Any) -> list[Placed]:
+def _places(panels: Sequence[Panel], experiment: str, **more: Any) -> list[Part]:
     return [
-        Placed(f"{experiment}-{p.name}", p.name, panel_figure(p, AXES[experiment], **more))
+        Figure(
+            f"{experiment}-{p.name}", p.name, f"n = {p.n[0]} against {p.n_real}.",
+            panel_figure(p, AXES[experiment], **more), panel_rows(p),
+        )
         for p in panels
-    ]
+    ]  # fmt: skip
+
+
+def panel_rows(panel: Panel) -> pd.DataFrame:
+    """Return one row a mark of a panel: the mean over repeats and what they span."""
+    return pd.concat(
+        pd.DataFrame({"series": line.label, "x": line.x, "mean": line.mean, "low": line.low,
+                      "high": line.high})
+        for line in panel.lines
+    )  # fmt: skip
+
+
+def _group(key: str, title: str, caption: str, parts: Sequence[Part]) -> Section:
+    return Section(f"trust-{key}", title, [caption, *parts], grid=True)
 
 
 def _repeats(panel: Panel) -> int:
@@ -342,7 +342,7 @@ def _told(seeing: Sequence[str], blind: Sequence[str], what: str) -> str:
     return f"{listed(seeing)} worsen{s} {what}, {listed(blind)} {verb} not"
 
 
-def _kept_group(kept: Sequence[Panel]) -> Group:
+def _kept_group(kept: Sequence[Panel]) -> Section:
     seeing = [p.name for p in kept if sees(p.lines[0])]
     blind = [p.name for p in kept if not sees(p.lines[0])]
     one, most = kept[0], int(kept[0].lines[0].x[-1])
@@ -351,7 +351,9 @@ def _kept_group(kept: Sequence[Panel]) -> Group:
         f"n = {one.n[0]} real images of the train split, of some of its {most} classes only, "
         f"against {one.n_real} of select; {_repeats(one)} repeats, which the bars span."
     )
-    return Group("Real images of fewer classes", caption, _places(kept, "classes_kept"))
+    return _group(
+        "classes", "Real images of fewer classes", caption, _places(kept, "classes_kept")
+    )
 
 
 LADDER_UNITS = {
@@ -361,7 +363,7 @@ LADDER_UNITS = {
 }
 
 
-def _ladder_group(spoilt: Sequence[Panel]) -> Group:
+def _ladder_group(spoilt: Sequence[Panel]) -> Section:
     seeing = [p.name for p in spoilt if all(map(sees, p.lines))]
     missed = [
         f"{p.name} misses {listed([line.label for line in p.lines if not sees(line)])}"
@@ -382,10 +384,10 @@ def _ladder_group(spoilt: Sequence[Panel]) -> Group:
         f"n = {one.n[0]} real images of train against {one.n_real} of select; "
         f"{_repeats(one)} repeats, which the bars span."
     )
-    return Group("Real images spoilt by degrees", caption, _places(spoilt, "ladders"))
+    return _group("ladders", "Real images spoilt by degrees", caption, _places(spoilt, "ladders"))
 
 
-def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
+def _floor_group(floors: Sequence[Panel], study: Study) -> Section:
     n = study.protocol.get(study.primary, {}).get("n_generated")
     one = floors[0]
     line = one.lines[0]
@@ -401,12 +403,11 @@ def _floor_group(floors: Sequence[Panel], study: Study) -> Group:
         f"the images of train. {_repeats(one)} draws, which the bars span and which at the size "
         f"of a whole split are one and the same{ends}."
     )
-    return Group(
-        "Real images against real ones, by n", caption, _places(floors, "floor_by_n", mark=mark)
-    )
+    parts = _places(floors, "floor_by_n", mark=mark)
+    return _group("floor", "Real images against real ones, by n", caption, parts)
 
 
-def _agreement_group(pairs: Sequence[Pair], found: pd.DataFrame) -> Group:
+def _agreement_group(pairs: Sequence[Pair], found: pd.DataFrame) -> Section:
     rows = found[found["experiment"] == "agreement"]
     names = rows.groupby("n_generated", sort=False)["name"].unique()
     sizes = "; ".join(f"{n} images for {listed(list(of))}" for n, of in names.items())
@@ -423,20 +424,27 @@ def _agreement_group(pairs: Sequence[Pair], found: pd.DataFrame) -> Group:
         f"{sizes}. Brackets: {CONFIDENCE:.0%} bootstrap intervals over "
         f"generators; the better half, by the study's own ranking, is the harder question."
     )
-    columns = ("scores", "rho, all", "n", "rho, better half", "n")
-    body = [
-        [f"{p.first}, {p.second}", agreed(p.all), str(p.all.n), agreed(p.better_half),
-         str(p.better_half.n)]
-        for p in pairs
-    ]  # fmt: skip
-    placed = [Placed("agreement", "", agreement_figure(pairs))]
-    return Group("Do feature networks agree on generators?", caption, placed, columns, body)
+    shown = pd.DataFrame(
+        {
+            "scores": [f"{p.first}, {p.second}" for p in pairs],
+            "rho, all": [agreed(p.all) for p in pairs],
+            "n": [p.all.n for p in pairs],
+            "rho, better half": [agreed(p.better_half) for p in pairs],
+            "n of the better half": [p.better_half.n for p in pairs],
+        }
+    )
+    title = "Do feature networks agree on generators?"
+    parts: list[Part] = [
+        Figure("agreement", title, "", agreement_figure(pairs), shown),
+        Table("agreement", title, "", shown),
+    ]
+    return _group("agreement", title, caption, parts)
 
 
 def agreed(estimate: Estimate) -> str:
     """Return rho with its interval, `0.93 [0.80, 0.98]`, a dash where there is none."""
     if math.isnan(estimate.value):
-        return "–"
+        return NONE
     if not estimate.has_interval:
         return f"{estimate.value:.2f} [none]"
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

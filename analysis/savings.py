@@ -17,6 +17,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.arms import interval
+from analysis.page import NONE, Figure, Section, Table, number
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.stopping import (
     LITTLE,
@@ -299,3 +301,74 @@ def _reach(share: Estimate) -> tuple[float | None, float | None]:
     if share.low is None or share.high is None:
         return None, None
     return share.value - share.low, share.high - share.value
+
+
+def section(study: Study) -> Section | None:
+    """Return what stopping early would have saved, None where there is nothing to try."""
+    data = savings_data(study)
+    if data is None:
+        return None
+    how = (
+        "Every rule is tried on the recorded runs, cut short where it would have stopped "
+        "them; a stopped trial pays for one more evaluation. Lost: at its end not finite, or "
+        "1.5 times as bad as its own best, or more than half as bad as the untrained "
+        "generator without a gain of 10 % in the second half of its budget, by the scores "
+        "alone. Wrongly: ended well, and better by 10 % than when it was stopped. Best worse: "
+        "arms, by the best checkpoints up to the stop. Best discarded: arms whose best would "
+        "be worse if a stopped trial counted as failed. Tau: Kendall's, of the arms' bests "
+        "with and without the rule."
+    )
+    title = "What stopping early would have saved"
+    rows = saving_rows(data)
+    figure = Figure("savings", title, told(data), savings_figure(data), rows)
+    return Section("savings", title, [figure, Table("savings", title, how, rows, _shown(data))])
+
+
+def saving_rows(data: Savings) -> pd.DataFrame:
+    """Return one row a rule, as numbers."""
+    return pd.DataFrame(
+        {
+            "rule": [s.rule for s in data.rules],
+            "stopped": [s.stopped for s in data.rules],
+            "n": data.n,
+            "lost": [s.lost for s in data.rules],
+            "wrongly": [s.wrongly for s in data.rules],
+            "seconds": [s.seconds for s in data.rules],
+            "share": [s.share.value for s in data.rules],
+            "share_low": [s.share.low for s in data.rules],
+            "share_high": [s.share.high for s in data.rules],
+            "share_of_savable": [s.share_of_savable.value for s in data.rules],
+            "tau": [s.tau for s in data.rules],
+        }
+    )
+
+
+def _shown(data: Savings) -> pd.DataFrame:
+    columns = ["rule", "stopped", "of them lost", "of them wrongly", "saved", "of all seconds",
+               "of the savable", "best worse", "best discarded", "tau of the ranking"]  # fmt: skip
+    rows = [
+        [
+            saving.rule,
+            f"{saving.stopped} of {data.n}",
+            str(saving.lost),
+            str(saving.wrongly),
+            duration(saving.seconds),
+            interval(saving.share, share=True),
+            interval(saving.share_of_savable, share=True),
+            ", ".join(_worse(data, saving, arm) for arm in saving.worse) or "none",
+            ", ".join(saving.discarded) or "none",
+            _tau(saving),
+        ]
+        for saving in data.rules
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _worse(data: Savings, saving: Saving, arm: str) -> str:
+    return f"{arm} ({number(data.best[arm])} to {number(saving.best[arm])})"
+
+
+def _tau(saving: Saving) -> str:
+    if math.isnan(saving.tau):
+        return NONE
+    return f"{saving.tau:.2f}" + ("" if saving.same_ranking else " (changed)")

@@ -1,21 +1,169 @@
-"""A study's folder -> the arrays that statistics and figures read."""
+"""A study's folder, or any table of trials with the same columns -> what statistics read."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-from ganstudy.records import TIME_LIMIT, Results, TrialStatus, load_results
+from ganstudy.records import (
+    CURVES,
+    CURVES_SCHEMA,
+    EVENTS,
+    EVENTS_SCHEMA,
+    POINTS,
+    POINTS_SCHEMA,
+    REPORTED,
+    REPORTED_SCHEMA,
+    SANITY,
+    SANITY_SCHEMA,
+    TIME_LIMIT,
+    TRIAL_COLUMNS,
+    TRIALS,
+    TrialStatus,
+)
+from ganstudy.storage import read_bytes
 
 DEFAULT_CONFIG = "default"
 FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
 """Ways of ending that are failures of the arm."""
+OUTCOMES = frozenset({TrialStatus.COMPLETED, *FAILURES})
+UNKNOWN_DESIGN = "unknown"
+"""Sampler of a bare table of trials."""
+NEEDED = ("arm",)
+"""Columns without which a table tells nothing; others are filled in, and said to be."""
+
+
+class Tables:
+    """The tables of one folder, each read when it is first asked for."""
+
+    def __init__(self, folder: Path, trials: str = TRIALS) -> None:
+        """Read from `folder`; `trials` names the table of trials there.
+
+        Raises:
+            FileNotFoundError: If there is no such table.
+        """
+        self.folder, self._trials = folder, trials
+        if not (folder / trials).exists():
+            raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {trials}")
+
+    @classmethod
+    def of(cls, trials: pd.DataFrame, **others: pd.DataFrame) -> Tables:
+        """Return tables that lie in no folder; those that are not given are empty."""
+        made = cls.__new__(cls)
+        made.folder, made._trials = Path(), TRIALS
+        schemas = {
+            "points": POINTS_SCHEMA, "events": EVENTS_SCHEMA, "reported": REPORTED_SCHEMA,
+            "curves": CURVES_SCHEMA, "sanity": SANITY_SCHEMA,
+        }  # fmt: skip
+        frames = {name: schema.empty_table().to_pandas() for name, schema in schemas.items()}
+        vars(made).update({"trials": trials} | frames | others)
+        vars(made)["_points"] = pa.Table.from_pandas(made.points)
+        return made
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial."""
+        return self._read(self._trials).to_pandas()
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row a value: all of them, which are many; see `points_of`."""
+        return self._table(POINTS, POINTS_SCHEMA).to_pandas()
+
+    def points_of(self, *names: str) -> pd.DataFrame:
+        """Return the points of these names only, by trial and update."""
+        found = self._points.filter(pc.field("name").isin(names))
+        order = [("trial_id", "ascending"), ("discriminator_updates", "ascending")]
+        return found.sort_by(order).to_pandas()
+
+    def point_names(self) -> list[str]:
+        """Return the names that points have, in their order of appearance."""
+        return [str(name) for name in pc.unique(self._points["name"]).to_pylist()]
+
+    def clock(self) -> pd.DataFrame:
+        """Return, by trial and update, the seconds of its first and of its last point."""
+        grouped = self._points.group_by(["trial_id", "discriminator_updates"])
+        spans = grouped.aggregate([("wall_seconds", "min"), ("wall_seconds", "max")])
+        order = [("trial_id", "ascending"), ("discriminator_updates", "ascending")]
+        return spans.sort_by(order).to_pandas()
+
+    @cached_property
+    def _points(self) -> pa.Table:
+        return self._table(POINTS, POINTS_SCHEMA)
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row an event."""
+        return self._table(EVENTS, EVENTS_SCHEMA).to_pandas()
+
+    @cached_property
+    def reported(self) -> pd.DataFrame:
+        """One row a score of an arm's best generator on the report split."""
+        return self._table(REPORTED, REPORTED_SCHEMA).to_pandas()
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a point of a line that belongs to such a score."""
+        return self._table(CURVES, CURVES_SCHEMA).to_pandas()
+
+    @cached_property
+    def sanity(self) -> pd.DataFrame:
+        """One row a score of `ganstudy sanity`."""
+        return self._table(SANITY, SANITY_SCHEMA).to_pandas()
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        return self._read(name) if (self.folder / name).exists() else schema.empty_table()
+
+    def _read(self, name: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(read_bytes(self.folder / name)))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a study is judged, fixed before its first trial.
+
+    Attributes:
+        k: Configurations of budget at which arms are compared; None: the largest with an interval.
+        margin: Relative difference below which two arms are as good as equal.
+        checkpoint: "best" (AGCE's rule) or "last".
+        failures: Kinds of event that make a trial a failure if they last to its end.
+    """
+
+    k: int | None = None
+    margin: float = 0.1
+    checkpoint: str = "best"
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """How a trial becomes one number, lower is better, +inf for a failure.
+
+    Attributes:
+        score: Stored name of the score.
+        sign: 1 where lower is better, -1 where higher is.
+        checkpoint: "best" or "last".
+        keep_stopped: Whether a trial that an event stopped counts by its checkpoint so far.
+        failures: Kinds of event that make a trial a failure if they last to its end.
+    """
+
+    score: str
+    sign: int = 1
+    checkpoint: str = "best"
+    keep_stopped: bool = False
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,6 +174,7 @@ class Study:
         folder: Where it lies.
         results: The tables.
         settings: The resolved study.
+        components: What was run, by arm and kind, with formulas and papers.
         protocol: Stored score name -> how it was measured.
         reported_protocol: The same of the scores on the report split.
         notes: What is allowed and yet not what it may seem, with the arms it is of.
@@ -34,7 +183,7 @@ class Study:
     """
 
     folder: Path
-    results: Results
+    results: Tables
     settings: dict[str, Any]
     provenance: dict[str, Any]
     protocol: dict[str, dict[str, Any]]
@@ -42,37 +191,67 @@ class Study:
     notes: list[str]
     primary: str
     sign: int
+    components: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> Study:
-        """Read a study's folder.
+    def load(cls, place: Path) -> Study:
+        """Read a study's folder, or a bare table of trials (a folder with one, or its file).
 
         Raises:
-            FileNotFoundError: If it is no study's folder.
+            FileNotFoundError: If there is no table of trials.
+            ValueError: If the table lacks what no report can do without.
         """
-        results = load_results(folder)
+        folder, name = (
+            (place.parent, place.name) if place.suffix == ".parquet" else (place, TRIALS)
+        )
+        tables = Tables(folder, name)
+        if not (folder / "study.yaml").exists():
+            return _bare(folder, tables, place)
+        protocol = _json(folder / "protocol.json") or {
+            "primary": "",
+            "minimize": True,
+            "scores": {},
+        }  # fmt: skip - without one it ended before it measured anything
         text = (folder / "study.yaml").read_text(encoding="utf-8")
-        protocol_file = folder / "protocol.json"
-        if protocol_file.exists():
-            protocol = json.loads(protocol_file.read_text(encoding="utf-8"))
-        else:  # a study that ended before it measured anything
-            protocol = {"primary": "", "minimize": True, "scores": {}}
+        tables.trials, missing = completed(tables.trials, str(place))
         return cls(
             folder=folder,
-            results=results,
+            results=tables,
             settings=YAML(typ="safe", pure=True).load(text),
-            provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
+            provenance=_json(folder / "provenance.json"),
             protocol=protocol["scores"],
             reported_protocol=protocol.get("reported", {}),
-            notes=protocol.get("notes", []),
+            notes=[*protocol.get("notes", []), *missing],
             primary=protocol["primary"],
             sign=1 if protocol["minimize"] else -1,
+            components=_json(folder / "components.json"),
         )
+
+    @property
+    def name(self) -> str:
+        """What the study is called: its folder."""
+        return self.folder.name
 
     @property
     def arms(self) -> list[str]:
         """The arms in the order of the study."""
         return list(self.settings["arms"])
+
+    @property
+    def sampler(self) -> str:
+        """How configs were drawn."""
+        return str(self.settings["design"]["sampler"])
+
+    @property
+    def independent(self) -> bool:
+        """Whether its trials are independent draws, so that intervals and tests hold."""
+        drawn = self.sampler in {"random", "replicate", UNKNOWN_DESIGN}
+        return drawn and not self.adaptive
+
+    @property
+    def paired(self) -> bool:
+        """Whether config i of one arm was drawn together with config i of every other."""
+        return self.unit == "configuration" and bool(self.settings["design"].get("paired"))
 
     @property
     def floor(self) -> float:
@@ -87,40 +266,76 @@ class Study:
     @property
     def adaptive(self) -> bool:
         """Whether what was tried, or for how long, depended on how other trials went."""
-        return self.settings["design"]["sampler"] == "tpe" or self.rule is not None
+        return self.sampler == "tpe" or self.rule is not None
+
+    @property
+    def judgement(self) -> Judgement:
+        """How the study said beforehand that it is to be judged; the defaults if it did not."""
+        said = dict(self.settings.get("judgement") or {})
+        said["failures"] = tuple(said.get("failures") or ())
+        return Judgement(**said)
+
+    @property
+    def score_rule(self) -> ScoreRule:
+        """The rule that the study is judged by."""
+        judged = self.judgement
+        return ScoreRule(
+            self.primary, self.sign, judged.checkpoint, failures=judged.failures
+        )  # fmt: skip
+
+    @cached_property
+    def primary_points(self) -> pd.DataFrame:
+        """Every evaluation's primary score, by trial and update."""
+        return self.results.points_of(self.primary)
 
     def pruned(self, trials: pd.DataFrame) -> pd.Series[bool]:
         """Return which of `trials` the study's rule or its clock stopped: no outcome of theirs."""
         reasons = trials["reason"].isin([self.rule, TIME_LIMIT])
         return (trials["status"] == TrialStatus.STOPPED) & reasons
 
-    def trials(self, arm: str) -> pd.DataFrame:
-        """Return the trials of one arm that ended by their own doing, with their `score`.
+    @cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """The trials that ended by their own doing, with their `score`.
 
         Trials that are not finished, that failed through our fault, or that were stopped because
-        others did better or their time was up, are no outcome of the arm.
+        others did better or their time was up, are no outcome of their arm.
         """
         trials = self.results.trials
-        outcome = trials["status"].isin(
-            [TrialStatus.COMPLETED, TrialStatus.DIVERGED, TrialStatus.STOPPED]
-        )
-        mine = trials[(trials["arm"] == arm) & outcome & ~self.pruned(trials)].copy()
-        scores = [self.score(row) for _, row in mine.iterrows()]
-        mine["score"] = pd.Series(scores, index=mine.index, dtype=float)
-        return mine
+        chosen = trials["status"].isin(list(OUTCOMES)) & ~self.pruned(trials)
+        outcomes = trials[chosen].copy()
+        outcomes["score"] = self.scores(outcomes)
+        return outcomes
 
-    def score(self, row: pd.Series[Any], *, keep_stopped: bool = False) -> float:
-        """Return the best checkpoint's primary score (AGCE's rule), lower is better.
+    @cached_property
+    def _by_arm(self) -> dict[str, pd.DataFrame]:
+        return {str(arm): rows for arm, rows in self.outcomes.groupby("arm", sort=False)}
+
+    def trials(self, arm: str) -> pd.DataFrame:
+        """Return the outcomes of one arm, with their `score`."""
+        return self._by_arm.get(arm, self.outcomes.iloc[:0])
+
+    def scores(self, trials: pd.DataFrame, rule: ScoreRule | None = None) -> pd.Series[float]:
+        """Return the score of each trial, by default under the rule the study is judged by.
 
         A trial that diverged, or never had a finite score, scores +inf. So does one that an event
-        stopped, or an arm would gain by collapsing early; with `keep_stopped` its best checkpoint
-        so far counts instead.
+        stopped, or an arm would gain by collapsing early, unless the rule keeps it.
         """
-        value = row.get(f"best.{self.primary}")
-        failed = {TrialStatus.DIVERGED} if keep_stopped else FAILURES
-        if row["status"] in failed or value is None or not math.isfinite(value):
-            return math.inf
-        return self.sign * float(value)
+        rule = rule or self.score_rule
+        column = f"{rule.checkpoint}.{rule.score}"
+        if column not in trials:
+            return pd.Series(math.inf, index=trials.index)
+        values = rule.sign * trials[column].astype(float)
+        failing = {TrialStatus.DIVERGED} if rule.keep_stopped else FAILURES
+        failed = trials["status"].isin(list(failing)) | ~np.isfinite(values)
+        return values.mask(failed | self._hurt(trials, rule.failures), math.inf)
+
+    def _hurt(self, trials: pd.DataFrame, kinds: Collection[str]) -> pd.Series[bool]:
+        """Return which trials ended while an event of these kinds lasted."""
+        if not kinds:
+            return pd.Series(False, index=trials.index)
+        events = self.results.events
+        lasting = events[events["kind"].isin(list(kinds)) & events["ended"].isna()]
+        return trials["trial_id"].isin(lasting["trial_id"])
 
     @property
     def unit(self) -> str:
@@ -146,10 +361,82 @@ class Study:
             mine = trials["config_id"] != DEFAULT_CONFIG
         return trials[mine].drop_duplicates("result_hash")
 
-    def unit_scores(self, arm: str, *, keep_stopped: bool = False) -> pd.Series[float]:
+    def unit_scores(self, arm: str, rule: ScoreRule | None = None) -> pd.Series[float]:
         """Return one score per unit: config -> median over seeds, or seed -> score."""
         trials = self.counted(arm)
-        scores = [self.score(row, keep_stopped=keep_stopped) for _, row in trials.iterrows()]
         units = trials["seed" if self._repeated else "config_id"]
-        series = pd.Series(scores, index=units, dtype=float)
+        series = pd.Series(self.scores(trials, rule).to_numpy(), index=units, dtype=float)
         return series.groupby(level=0).median().sort_index()
+
+    def kept(self) -> ScoreRule:
+        """Return the rule by which a trial that an event stopped counts by its checkpoint."""
+        return replace(self.score_rule, keep_stopped=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "seed": 0, "reason": "", "discriminator_updates": -1, "generator_updates": -1,
+    "images_seen": -1, "attempts": 1,
+}  # fmt: skip
+
+
+def completed(trials: pd.DataFrame, place: str) -> tuple[pd.DataFrame, list[str]]:
+    """Fill in the columns that a table of another version, or of another system, lacks.
+
+    Returns:
+        The table, and what a reader has to know of what was missing.
+
+    Raises:
+        ValueError: If a column is missing without which no report can be.
+    """
+    for name in NEEDED:
+        if name not in trials:
+            raise ValueError(f"{place}: the table of trials has no column {name!r}")
+    lacking = [name for name, _ in TRIAL_COLUMNS if name not in trials]
+    if not lacking:
+        return trials, []
+    trials = trials.copy()
+    numbers = pd.Series(np.arange(len(trials)), index=trials.index).astype(str)
+    for name, kind in TRIAL_COLUMNS:
+        if name in trials:
+            continue
+        if name in ("trial_id", "config_id", "result_hash"):
+            trials[name] = trials["arm"].astype(str) + "-" + numbers
+        elif name == "status":
+            trials[name] = str(TrialStatus.COMPLETED)
+        else:
+            empty = None if pa.types.is_string(kind) else math.nan
+            trials[name] = DEFAULTS.get(name, empty)
+    return trials, [f"The table of trials has no column {', '.join(lacking)}"]
+
+
+def _bare(folder: Path, tables: Tables, place: Path) -> Study:
+    """Return a study of which only a table of trials is known.
+
+    Its primary score is the first column `best.*`, and lower is taken to be better.
+    """
+    tables.trials, missing = completed(tables.trials, str(place))
+    scores = [name for name in tables.trials if str(name).startswith("best.")]
+    if not scores:
+        raise ValueError(f"{place}: the table of trials has no column best.<score>")
+    parameters = [str(n).removeprefix("param.") for n in tables.trials if str(n)[:6] == "param."]
+    space: dict[str, Any] = {name: {} for name in parameters}
+    arms = {str(arm): {"space": space} for arm in tables.trials["arm"].unique()}
+    note = (
+        "There is no study.yaml beside the table, so how its trials were drawn is not known: "
+        "intervals and tests take them for independent random draws, and lower scores for better"
+    )
+    return Study(
+        folder=folder,
+        results=tables,
+        settings={"arms": arms, "design": {"sampler": UNKNOWN_DESIGN, "paired": False}},
+        provenance={},
+        protocol={},
+        reported_protocol={},
+        notes=[note, *missing],
+        primary=str(scores[0]).removeprefix("best."),
+        sign=1,
+    )

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import figures
+from analysis.budget import budget_curve_data
+from analysis.distribution import score_distribution_data
 from analysis.report import render, summarize, write_report
+from analysis.samples import sample_picks
+from analysis.style import common_extent, log_ticks
 from analysis.tables import Study
+from analysis.training import training_curves_data
 from analysis.verdict import comparisons, verdict
 from ganstudy.records import TrialStatus
 from ganstudy.store import StudyFolder
@@ -46,7 +50,7 @@ def test_one_arm_and_adaptive_designs_claim_nothing(synthetic, tmp_path):
     shutil.rmtree(tmp_path / "study")
     adaptive = synthetic(FOUR, design={"sampler": "tpe", "paired": True})
     assert "searched adaptively" in verdict(Study.load(adaptive))
-    assert figures.budget_curve_data(Study.load(adaptive)) == []
+    assert budget_curve_data(Study.load(adaptive)) == []
 
 
 def test_trials_that_a_rule_stopped_are_neither_failures_nor_results(synthetic):
@@ -54,7 +58,7 @@ def test_trials_that_a_rule_stopped_are_neither_failures_nor_results(synthetic):
     unfinished(folder, "a-c02-s0", stopped="asha")
     study = Study.load(folder)
     assert "stopped trials by asha" in verdict(study)
-    assert figures.budget_curve_data(study) == []
+    assert budget_curve_data(study) == []
     assert study.unit_scores("a").tolist() == [1.0, 2.0]
     rows = summarize(folder).rows
     assert "1 stopped by asha" in " ".join(rows[0])
@@ -72,21 +76,24 @@ def unfinished(folder: Path, trial_id: str, stopped: str) -> None:
 
 def test_failures_are_plus_infinity_in_every_figure(synthetic):
     study = Study.load(synthetic(FOUR))
-    dots = figures.score_distribution_data(study).dots
-    assert [d.score for d in dots if d.arm == "a"] == [10.0, 20.0, 30.0, INF]
-    (a, b) = figures.budget_curve_data(study)
+    rows = score_distribution_data(study).rows
+    assert rows.loc[rows["arm"] == "a", "score"].tolist() == [10.0, 20.0, 30.0, INF]
+    (a, b) = budget_curve_data(study)
     assert a.median == [25.0, 15.0, 10.0, 10.0]
     assert b.median == [26.0, 15.0, 11.0, 11.0]
     assert a.largest_k == 0
     assert a.low == [None] * 4
-    curves = figures.training_curves_data(study, "a")
+    assert a.all_fail == [0.25, 0, 0, 0]
+    assert a.expected == pytest.approx([20.0, (10 * 3 + 20 * 2 + 30) / 6, 12.5, 10.0])
+    curves = training_curves_data(study, "a")  # best first
+    assert [curve.role for curve in curves] == ["best", "median", "", "failed"]
     assert math.isnan(curves[3].scores[-1])
     assert curves[3].events == [("divergence", 50, 400.0)]
 
 
 def test_intervals_stand_where_they_exist(synthetic):
     study = Study.load(synthetic({"a": [float(i) for i in range(1, 17)]}))
-    (curve,) = figures.budget_curve_data(study)
+    (curve,) = budget_curve_data(study)
     assert curve.largest_k == 3
     assert [low is not None for low in curve.low] == [True] * 3 + [False] * 13
     assert curve.low[0] < curve.median[0] < curve.high[0]
@@ -94,7 +101,7 @@ def test_intervals_stand_where_they_exist(synthetic):
 
 def test_samples_show_best_median_and_failed(synthetic):
     study = Study.load(synthetic(FOUR))
-    picks = figures.sample_picks(study, "a")
+    picks = sample_picks(study, "a")
     assert [(p.why, p.trial_id) for p in picks] == [
         ("best", "a-c00-s0"),
         ("lower median", "a-c01-s0"),
@@ -118,7 +125,7 @@ def test_the_page_is_repeatable_offline_and_escaped(synthetic):
     body = page[page.index("<body>") :]
     assert "Is &lt;b&gt;it&lt;/b&gt; escaped?" in body
     assert "<script>alert(1)" not in page
-    assert not re.search(r'(?:src|href)="(?!data:)', page[: page.index("<script>")] + body)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page[: page.index("<script>")] + body)
     assert "default-src 'none'" in page
 
 
@@ -168,7 +175,7 @@ def test_repeated_configs_are_compared_over_seeds(synthetic):
     assert study.unit == "seed"
     (pair,) = comparisons(study)
     assert (pair.wins, pair.losses, pair.pairs) == (0, 1, 1)
-    assert figures.budget_curve_data(study) == []
+    assert budget_curve_data(study) == []
     summary = summarize(folder)
     assert summary.columns[1] == "seeds"
     assert "with 1 seed an arm" in summary.verdict
@@ -187,7 +194,7 @@ def test_notes_stand_in_the_report(synthetic):
     ("low", "high"), [(0.64, 0.66), (271.0, 715.0), (1.2, 80.0), (3e-10, 2.0), (5.0, 5.0)]
 )
 def test_a_logarithmic_axis_has_two_round_labels_about_its_scores(low, high):
-    ticks = figures.log_ticks(low, high)
+    ticks = log_ticks(low, high)
     assert len(ticks) == len(set(ticks))
     near = [t for t in ticks if low / 11 <= t <= high * 11]
     assert 2 <= len(near) <= 16
@@ -196,12 +203,12 @@ def test_a_logarithmic_axis_has_two_round_labels_about_its_scores(low, high):
 
 def test_a_trial_on_its_way_out_leaves_the_common_scale():
     healthy = [float(v) for v in range(1, 100)]
-    assert figures.common_extent(healthy) == (1, 99)
-    low, high = figures.common_extent([*healthy, 1e30])
+    assert common_extent(healthy) == (1, 99)
+    low, high = common_extent([*healthy, 1e30])
     assert low == 1
     assert 99 <= high < 1e6
-    assert figures.common_extent([]) is None
-    assert figures.common_extent([-2.0, -1.0]) == (-2, -1)
+    assert common_extent([]) is None
+    assert common_extent([-2.0, -1.0]) == (-2, -1)
 
 
 def test_a_run_that_was_made_six_times_is_one_run(synthetic):

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis import sanity
+from analysis.page import Section
 from analysis.report import render
-from analysis.tables import Study
+from analysis.tables import Study, Tables
 from ganstudy.store import StudyFolder
 
 
@@ -133,18 +136,20 @@ def test_agreement_is_of_orders_not_of_signs(study):
 
 def test_the_sentences_say_what_is_seen_and_of_how_many(study):
     found = sanity.section(study)
-    assert found.columns == ["score", "classes missing", "blur", "noise"]
-    assert found.rows[0] == ["fd", "1.00", "1.00", "1.00"]
-    assert found.rows[1][2:] == ["does not move", "1.00"]
-    kept, spoilt, floor, agreement = found.groups
-    assert kept.caption.startswith("fd worsens as classes go missing, precision does not")
-    assert "n = 300 real images" in kept.caption
-    assert spoilt.caption.startswith("fd sees all damage; precision misses blur")
-    assert "fd of real images is 0.1 at n = 1000 and 2 at n = 50" in floor.caption
-    assert "rank 12 generators" in agreement.caption
-    assert "500 images for kd_b" in agreement.caption
-    assert len(agreement.rows) == 3
-    assert agreement.rows[1][1] == "1.00 [none]"
+    table, kept, spoilt, floor, agreement = found.parts
+    rows = table.data.to_numpy().tolist()
+    assert list(table.data) == ["score", "classes missing", "blur", "noise"]
+    assert rows[0] == ["fd", "1.00", "1.00", "1.00"]
+    assert rows[1][2:] == ["does not move", "1.00"]
+    assert kept.parts[0].startswith("fd worsens as classes go missing, precision does not")
+    assert "n = 300 real images" in kept.parts[0]
+    assert spoilt.parts[0].startswith("fd sees all damage; precision misses blur")
+    assert "fd of real images is 0.1 at n = 1000 and 2 at n = 50" in floor.parts[0]
+    assert "rank 12 generators" in agreement.parts[0]
+    assert "500 images for kd_b" in agreement.parts[0]
+    pairs = agreement.parts[2].data
+    assert len(pairs) == 3
+    assert pairs["rho, all"][1] == "1.00 [none]"
 
 
 def test_the_figures_hold_the_data(study):
@@ -161,21 +166,24 @@ def test_the_figures_hold_the_data(study):
     assert np.isnan(matrix.data[0].z[0][1])
 
 
+def with_sanity(study: Study, frame: pd.DataFrame) -> Study:
+    return replace(study, results=Tables.of(study.results.trials, sanity=frame))
+
+
 def test_the_page_has_the_section_only_where_it_was_measured(study, synthetic):
     title = "Can these scores be trusted?"
     page = render(study)
     assert title in page
     assert page == render(study)
     assert "Do feature networks agree on generators?" in page
-    bare = study.results._replace(sanity=study.results.sanity.iloc[:0])
-    assert title not in render(Study(**{**vars(study), "results": bare}))
+    assert title not in render(with_sanity(study, study.results.sanity.iloc[:0]))
 
 
 def test_a_study_without_labels_and_generators_has_the_rest(study):
     frame = study.results.sanity
     some = frame[frame["experiment"].isin(["floor_by_n", "ladders"])]
-    rest = Study(**{**vars(study), "results": study.results._replace(sanity=some)})
-    assert [group.title for group in sanity.section(rest).groups] == [
+    rest = with_sanity(study, some)
+    assert [part.title for part in sanity.section(rest).parts if isinstance(part, Section)] == [
         "Real images spoilt by degrees",
         "Real images against real ones, by n",
     ]

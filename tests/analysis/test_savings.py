@@ -19,8 +19,8 @@ from analysis.stopping import (
     recorded_runs,
     stopping_rules,
 )
-from analysis.tables import Study
-from ganstudy.records import PROBE_SCORE, Results, TrialStatus, load_results
+from analysis.tables import Study, Tables
+from ganstudy.records import PROBE_SCORE, TrialStatus, load_results
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
@@ -79,17 +79,15 @@ def study(*trials: dict[str, Any], sign: int = 1, **design: Any) -> Study:
         )  # fmt: skip
         points += [(trial_id, *point) for point in made["points"]]
         events += [(trial_id, kind, at, at) for kind, at in made["events"].items()]
-    empty = pd.DataFrame()
     return Study(
         folder=Path("made-up"),
-        results=Results(
+        results=Tables.of(
             trials=pd.DataFrame(rows),
             points=pd.DataFrame(
                 points,
                 columns=["trial_id", "name", "discriminator_updates", "wall_seconds", "value"],
             ),
             events=pd.DataFrame(events, columns=["trial_id", "kind", "onset", "detected"]),
-            reported=empty, curves=empty, sanity=empty,
         ),
         settings={
             "arms": {
@@ -417,10 +415,10 @@ def test_the_figure_hatches_what_costs_an_arm_its_best():
 def test_the_section_stands_in_the_report(synthetic):
     folder = synthetic({"a": [10.0, 20.0, 30.0, INF], "b": [11.0, 19.0, 33.0, 44.0]})
     page = render(Study.load(folder))
-    assert '<h2 id="savings">' in page
+    assert '<section id="savings">' in page
     assert 'id="figure-savings"' in page
     assert "Of n = 7 trials that ran to the end of their budget" in page
-    assert '<h2 id="savings">' not in render(Study.load(folder_without_rules(folder)))
+    assert '<section id="savings">' not in render(Study.load(folder_without_rules(folder)))
 
 
 def folder_without_rules(folder: Path) -> Path:
@@ -462,4 +460,4 @@ def test_a_run_cut_short_is_the_run_that_was_stopped(tiny, tmp_path):
     assert (found.stopped, found.lost, found.wrongly, found.worse) == (1, 1, 0, [])
     assert found.seconds == pytest.approx(hot.seconds - hot.spent(at))
     assert hot.clock[at] <= hot.spent(at) < hot.seconds
-    assert '<h2 id="savings">' in render(whole)
+    assert '<section id="savings">' in render(whole)
