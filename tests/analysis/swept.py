@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.tables import Study
+from analysis.tables import Study, Tables
 from tests.analysis.conftest import SCORE
 
 SPACE = {
@@ -92,5 +92,5 @@ def study_of(
     }
     happened = pd.concat(events, ignore_index=True) if events else study.results.events.iloc[:0]
     trials = pd.concat(arms.values(), ignore_index=True)
-    results = study.results._replace(trials=trials, events=happened)
+    results = Tables.of(trials, events=happened)
     return dataclasses.replace(study, results=results, settings=resolved)
