@@ -45,9 +45,10 @@ from analysis.statistics import median_best_of_k, quantile_interval  # noqa: E40
 from analysis.stopping import asha, median_stopping, recorded_runs  # noqa: E402
 from analysis.tables import Study  # noqa: E402
 from ganstudy.measure.events import WORTHLESS  # noqa: E402
+from ganstudy.study.arm import Arm  # noqa: E402
 from ganstudy.study.reading import read_yaml  # noqa: E402
 from ganstudy.study.space import Choice, Distribution, LogUniform  # noqa: E402
-from ganstudy.study.spec import Arm, parse_study  # noqa: E402
+from ganstudy.study.spec import parse_study  # noqa: E402
 from ganstudy.study.stopping import Asha, MedianStopping  # noqa: E402
 from ganstudy.sweep.search import ArmSearch, Outcome, TrialState  # noqa: E402
 

@@ -18,6 +18,7 @@ from ganstudy.measure.features import FEATURES
 from ganstudy.measure.metrics import METRICS
 from ganstudy.records import RECOVERY
 from ganstudy.registry import Registry
+from ganstudy.study.controls import KINDS as CONTROLS
 from ganstudy.study.judgement import Judgement
 from ganstudy.study.recipes import RECIPES, RecipeUse, families
 from ganstudy.study.replicate import Replicate
@@ -103,6 +104,7 @@ def study_schema() -> dict[str, Any]:
                 "recipe": _recipe([*families(), *RECIPES]),
                 "replicate": _replicate(),
                 "stopping": _stopping(),
+                "controls": _controls(),
                 "judgement": _judgement(),
             }
         ),
@@ -137,6 +139,16 @@ def _replicate() -> dict[str, Any]:
     schema = Replicate.model_json_schema()
     schema["properties"]["select"] = schema.pop("$defs")["Select"]
     return schema
+
+
+def _controls() -> dict[str, Any]:
+    """Return the schema of `controls`: an arm, true for the first, or an arm and its copy."""
+    name = {"type": "string"}
+    kinds = {}
+    for kind, (word, _) in CONTROLS.items():
+        both = _mapping({"arm": name, word: name}) | {"required": ["arm", word]}
+        kinds[kind] = {"anyOf": [name, {"type": ["boolean", "null"]}, both]}
+    return _mapping(kinds)
 
 
 def _judgement() -> dict[str, Any]:

@@ -244,7 +244,7 @@ def run(
 
 
 def _check_name(name: str | None) -> None:
-    from ganstudy.study.spec import NAME
+    from ganstudy.study.arm import NAME
 
     if name is not None and not NAME.fullmatch(name):
         refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
 from ganstudy.gan.trainer import build_trainer
+from ganstudy.study.arm import Arm
 from ganstudy.study.plan import DEFAULT_CONFIG, Planned
-from ganstudy.study.spec import Arm, StudySpec
+from ganstudy.study.spec import StudySpec
 
 WARM_UP, TIMED = 2, 8
 """Discriminator updates: thrown away, and timed, per arm."""
@@ -97,7 +98,8 @@ def _tells(spec: StudySpec, n: int) -> dict[str, Any]:
     if spec.replicate is not None:  # arms are compared by ranks, over the seeds of one config each
         count = len(spec.design.seeds)
         smallest, units = 2 / math.comb(2 * count, count), f"{count} seeds each"
-    pairs = len(spec.arms) * (len(spec.arms) - 1) // 2
+    arms = len(spec.arms) - len(spec.controls.all)
+    pairs = arms * (arms - 1) // 2
     paired = (
         f"two arms on {units}: the smallest possible p is {min(1, smallest):.2g}, "
         f"{min(1, smallest * max(1, pairs)):.2g} after Holm over {pairs} pairs"
@@ -110,8 +112,23 @@ def _tells(spec: StudySpec, n: int) -> dict[str, Any]:
         "smallest_p": smallest,
         "seeds_for_10_percent": {str(spread): count for spread, count in seeds.items()},
         "judgement": spec.judged_by,
-        "text": [budget, paired, seed_text, judged],
+        "text": [budget, paired, seed_text, judged, *_controls(spec)],
     }
+
+
+def _controls(spec: StudySpec) -> Iterator[str]:
+    """Yield what each control of the study is for."""
+    same, broken = spec.controls
+    if same is not None:
+        yield (
+            f"control: {same.copy} is {same.arm} again, with other training seeds; what the study "
+            f"tells of these two is noise"
+        )
+    if broken is not None:
+        yield (
+            f"control: {broken.copy} is {broken.arm} with its untrained generator sampled; a "
+            f"study that does not see it lose would not see anything"
+        )
 
 
 def _judged(spec: StudySpec, n: int, largest: int) -> str:

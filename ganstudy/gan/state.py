@@ -72,7 +72,10 @@ class TrainerState:
 
     @property
     def sampled(self) -> nn.Module:
-        """The generator that is sampled: the averaged one where a stabiliser keeps one."""
+        """The generator that is sampled: the averaged one where a stabiliser keeps one.
+
+        Of several averages it is the first one's, by the stabilisers' names.
+        """
         return next(iter(self.averages.values()), self.generator)
 
     def state_dict(self) -> dict[str, Any]:

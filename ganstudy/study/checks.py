@@ -24,12 +24,13 @@ from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
+from ganstudy.study.arm import Arm
 from ganstudy.study.plan import Planned, planned
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
 from ganstudy.study.space import condition_of, same
-from ganstudy.study.spec import Arm, StudySpec, parse_study
+from ganstudy.study.spec import StudySpec, parse_study
 from ganstudy.study.stopping import Stopping
 
 ADAM, CONSTANT = OPTIMIZERS.build("adam"), SCHEDULES.build("constant")

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.seeding import derive
+from ganstudy.study.arm import Arm
 from ganstudy.study.replicate import Replicate
-from ganstudy.study.spec import Arm, StudySpec
+from ganstudy.study.spec import StudySpec
 from ganstudy.trial import TrialSpec, trial_id
 
 DEFAULT_CONFIG = "default"
@@ -44,7 +45,7 @@ def planned(spec: StudySpec) -> Iterator[Planned]:
             for arm in spec.arms:
                 values = values_of.get(arm.name)
                 if values is not None:
-                    yield Planned(arm, config_id, seed, values)
+                    yield Planned(arm, config_id, seed + arm.seed_offset, values)
 
 
 def plan(spec: StudySpec) -> list[TrialSpec]:

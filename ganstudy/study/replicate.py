@@ -79,7 +79,9 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
     if {"sampler", "seeds", "configs"} & set(design):
         raise StudyError("", "sets design.sampler, configs and seeds itself: leave them out")
     dropped = {arm for arm, settings in own.items() if settings is None}
-    arms = [arm for arm in source["arms"] if arm not in dropped]
+    # The source's controls are its own: whoever wants some here says so.
+    known = [arm for arm in source["arms"] if arm not in _controls(source)]
+    arms = [arm for arm in known if arm not in dropped]
     chosen = {arm: best_configs(folder, arm, asked.select.top) for arm in arms}
     filled = asked.model_copy(update={"from_": str(folder), "configs": chosen})
     # Above all of the source's, which excludes those of the source's own source too.
@@ -91,7 +93,13 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
         "design": {**design, "sampler": "replicate", "seeds": seeds},
         "replicate": filled.model_dump(by_alias=True),
     }
-    return expanded, {arm: _template(settings) for arm, settings in source["arms"].items()}
+    return expanded, {arm: _template(source["arms"][arm]) for arm in known}
+
+
+def _controls(source: Mapping[str, Any]) -> set[str]:
+    """Return the names of the arms that a resolved study has as controls."""
+    found = (source.get("controls") or {}).values()
+    return {name for control in found if control for key, name in control.items() if key != "arm"}
 
 
 def _mapping(key: str, value: object) -> Mapping[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -18,20 +16,14 @@ from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown, whole
 from ganstudy.study import recipes
+from ganstudy.study.arm import Arm, checked_name
+from ganstudy.study.controls import Controls, check_seeds, with_controls
 from ganstudy.study.judgement import Judgement, parse_judgement
-from ganstudy.study.reading import nested
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import Replicate, parse_replicate
-from ganstudy.study.space import (
-    Distribution,
-    condition_of,
-    draw,
-    in_order,
-    parse_distribution,
-)
+from ganstudy.study.space import Distribution, condition_of, in_order, parse_distribution
 from ganstudy.study.stopping import Stopping, parse_stopping
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TRAIN_KEYS = {f.name for f in fields(TrainConfig)} - {"seed", "discriminator_updates"}
 TRAIN_KEYS |= {"budget", *SHORTHANDS}
 """Keys of `base` and of an arm; an arm also has `space` and `recipe`."""
@@ -89,44 +81,6 @@ class Resources(pydantic.BaseModel):
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way of training that is compared: its settings and its search space."""
-
-    name: str
-    settings: Mapping[str, Any]
-    space: Mapping[str, Distribution]
-    shared: frozenset[str] = frozenset()
-    """Keys of `space` that stand in the study's space, not in the arm's own."""
-
-    def path_of(self, key: str) -> str:
-        """Return where in the study a space key stands."""
-        return f"space.{key}" if key in self.shared else f"arms.{self.name}.space.{key}"
-
-    @functools.cached_property
-    def order(self) -> list[str]:
-        """The keys of `space`, each after those that its condition names."""
-        return in_order(self.space)
-
-    def draw(self, of: Callable[[str], Any]) -> dict[str, Any]:
-        """Return key -> `of(key)` for the keys of one config, those whose condition holds."""
-        return draw(self.space, self.order, of)
-
-    def at(self, key: str, value: Any) -> dict[str, Any]:
-        """Return what a space key needs to be drawn at all, and its value."""
-        return {**condition_of(self.space, key), key: value}
-
-    def train(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
-        """Return the config of this arm at the swept `values`, key path -> value."""
-        settings = dict(self.settings)
-        # A component first, then its options: naming another one would drop them.
-        for key in sorted(values, key=lambda key: key.removesuffix(".name")):
-            settings = merge(settings, nested(key, values[key]))
-        budget = settings.pop("budget")
-        settings["discriminator_updates"] = budget["discriminator_updates"]
-        return TrainConfig.from_dict(settings | {"seed": seed})
-
-
-@dataclass(frozen=True)
 class StudySpec:
     """A study: what is asked, which arms are compared, how it is measured and run."""
 
@@ -142,6 +96,7 @@ class StudySpec:
     max_failed_trials: int = 0
     replicate: Replicate | None = None
     stopping: Stopping | None = None
+    controls: Controls = Controls()
     judgement: Judgement = Judgement()
     judgement_written: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys of the judgement that the YAML says, whatever their values are."""
@@ -189,6 +144,7 @@ class StudySpec:
             "retries": self.retries,
             "max_failed_trials": self.max_failed_trials,
             "stopping": None if self.stopping is None else _options(self.stopping),
+            "controls": self.controls.to_dict(),
             "judgement": self.judgement.model_dump(),
         } | ({"replicate": self.replicate.model_dump(by_alias=True)} if self.replicate else {})
 
@@ -196,7 +152,7 @@ class StudySpec:
 TOP_KEYS = {
     "study", "question", "source", "base", "arms", "space", "design", "measure", "events",
     "resources", "retries", "max_failed_trials", "recipe", "replicate", "stopping",
-    "judgement",
+    "controls", "judgement",
 }  # fmt: skip
 
 
@@ -212,7 +168,7 @@ def parse_study(
     for key in data:
         if key not in TOP_KEYS:
             raise StudyError(str(key), unknown("key", key, TOP_KEYS))
-    name = at("study", _name, data.get("study"))
+    name = at("study", checked_name, data.get("study"))
     base = at("base", _settings, data.get("base", {}), TRAIN_KEYS)
     under = dict(templates or {})
     if "recipe" in data:
@@ -226,8 +182,10 @@ def parse_study(
         at("base", _only_if, error.rule, Arm("base", BUDGET | base, {}))
         raise
     _check_shared(arms, shared)
-    replicate = at("replicate", _replicate, data.get("replicate"), arms)
+    arms, controls = at("controls", with_controls, data.get("controls"), arms)
+    replicate = at("replicate", _replicate, data.get("replicate"), arms, controls)
     design = at("design", _model, Design, data.get("design", {}))
+    at("controls", check_seeds, controls, design.seeds)
     if (design.sampler == "replicate") != (replicate is not None):
         raise StudyError("design.sampler", "replicate goes with the key `replicate`, and only so")
     budget = max(arm.train({}, 0).discriminator_updates for arm in arms)
@@ -251,6 +209,7 @@ def parse_study(
         ),
         replicate=replicate,
         stopping=stopping,
+        controls=controls,
         judgement=judgement,
         judgement_written=frozenset(rule or {}),
     )
@@ -260,12 +219,6 @@ def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise StudyError("", f"a mapping is needed, got {value!r}")
     return only_text_keys(value)
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise StudyError("", f"a name of letters, digits, _ and - is needed, got {value!r}")
-    return value
 
 
 def _text(value: object) -> str:
@@ -316,11 +269,16 @@ def _settings(value: object, known: set[str]) -> dict[str, Any]:
     return settings
 
 
-def _replicate(value: object, arms: tuple[Arm, ...]) -> Replicate | None:
-    """Return what is repeated, its configs cut to the study's arms."""
+def _replicate(value: object, arms: tuple[Arm, ...], controls: Controls) -> Replicate | None:
+    """Return what is repeated; a control repeats the configs of its arm."""
     if value is None:
         return None
     replicate = parse_replicate(value)
+    configs = dict(replicate.configs or {})
+    for control in controls.all:
+        if control.arm in configs:
+            configs.setdefault(control.copy, configs[control.arm])
+    replicate = replicate.model_copy(update={"configs": configs})
     missing = [arm.name for arm in arms if arm.name not in (replicate.configs or {})]
     if missing:
         raise StudyError("", f"its source has no arm {missing[0]}: only its arms can be repeated")
@@ -372,7 +330,7 @@ def _arm(
         template = at("recipe", recipes.template, own.pop("recipe"))
     under = template or Template({}, {})
     settings = merge(merge(merge(BUDGET, under.settings), base), own)
-    arm = Arm(_name(name), settings, {})
+    arm = Arm(checked_name(name), settings, {})
     arm.train({}, 0)
     # The arm's own space goes before the study's, the study's before a recipe's.
     offered = {**_space(under.space), **shared, **space}

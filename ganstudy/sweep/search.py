@@ -26,9 +26,10 @@ from ganstudy.gan.seeding import derive
 from ganstudy.measure.events import WORTHLESS
 from ganstudy.records import TIME_LIMIT, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
+from ganstudy.study.arm import Arm
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.space import Choice, Distribution, IntUniform, LogUniform, same
-from ganstudy.study.spec import Arm, StudySpec
+from ganstudy.study.spec import StudySpec
 from ganstudy.trial import TrialSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -211,7 +212,9 @@ class TpeSearch:
         config_id = f"c{self._begun[arm]:02d}"
         self._begun[arm] += 1
         values = self._arms[arm].ask(config_id)
-        trials = [self._trial(arm, config_id, values, s) for s in self.spec.design.seeds]
+        offset = self._arms[arm].arm.seed_offset
+        seeds = [seed + offset for seed in self.spec.design.seeds]
+        trials = [self._trial(arm, config_id, values, seed) for seed in seeds]
         self.folder.append_plan(trial.identity() for trial in trials)
         self._queue += trials
 

@@ -306,6 +306,22 @@ def test_signals_are_means_over_the_window_and_carry_the_fields_names():
     assert {"generator_logit_slope", "discriminator_input_grad_norm"} <= set(signals)
 
 
+@pytest.mark.parametrize("others", [{}, {"ema": {"halflife_images": 10.0}}])
+@pytest.mark.parametrize("loss", ["wasserstein", "vae"])
+def test_an_average_that_is_never_updated_is_the_untrained_generator(loss, others):
+    settings: dict = {"loss": loss}
+    if loss == "vae":
+        settings["architecture"] = SMALL["architecture"] | {"prior": "normal"}
+    plain = trainer(**settings, stabilizers=others)
+    broken = trainer(**settings, stabilizers={**others, "average_never_updated": {}})
+    before = broken.sample(20, torch.Generator().manual_seed(0))
+    assert plain.advance(4) == broken.advance(4)
+    assert torch.equal(broken.sample(20, torch.Generator().manual_seed(0)), before)
+    assert not torch.equal(plain.sample(20, torch.Generator().manual_seed(0)), before)
+    as_trained = broken.sample(20, torch.Generator().manual_seed(0), raw=True)
+    assert torch.equal(plain.sample(20, torch.Generator().manual_seed(0), raw=True), as_trained)
+
+
 def test_ema_has_its_half_life_in_images():
     t = trainer(stabilizers={"ema": {"halflife_images": 160.0}})
     start = [p.detach().clone() for p in t.state.generator.parameters()]

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from rich.console import Console
+from ruamel.yaml import YAML
 
 from ganstudy.display import Display
 from ganstudy.preview import preview
@@ -18,7 +19,7 @@ from ganstudy.study.checks import load_study, notes
 from ganstudy.study.plan import plan, planned
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.driver import Run, best_trials, pending
-from tests.conftest import TINY
+from tests.conftest import TINY, write_yaml
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +185,26 @@ def test_more_seeds_repeat_none(source, write_study):
     five = {trial.trial_id: trial.result_hash for trial in plan(spec)}
     assert five.items() > three.items()
     assert len(five) / 5 == len(three) / 3
+
+
+def test_a_control_repeats_the_configs_of_its_arm_and_the_sources_controls_stay_there(
+    source, write_study
+):
+    settings = YAML(typ="safe").load((source / "study.yaml").read_text())
+    settings["arms"]["wgan_gp_again"] = settings["arms"]["wgan_gp"]
+    settings["controls"] = {"same": {"arm": "wgan_gp", "again": "wgan_gp_again"}, "broken": None}
+    write_yaml(source / "study.yaml", settings)
+    plain = replicate(source, write_study)
+    assert [arm.name for arm in plain.arms] == ["non_saturating", "wgan_gp"]
+
+    spec = replicate(source, write_study, controls={"same": "wgan_gp", "broken": True})
+    assert [arm.name for arm in spec.arms][2:] == ["wgan_gp_again", "non_saturating_broken"]
+    mine = {
+        arm.name: {(t.config_id, t.seed, tuple(t.params.items()))
+                   for t in plan(spec) if t.arm == arm.name}
+        for arm in spec.arms
+    }  # fmt: skip
+    assert mine["non_saturating_broken"] == mine["non_saturating"]
+    shifted = {(c, seed + 1_000_000, params) for c, seed, params in mine["wgan_gp"]}
+    assert mine["wgan_gp_again"] == shifted
+    assert plan(parse_study(spec.resolved())) == plan(spec)

@@ -49,6 +49,25 @@ class ExponentialMovingAverage(Stabilizer):
             kept.copy_(buffer)
 
 
+@STABILIZERS.register("average_never_updated", paper="no paper: a common mistake, as a control")
+@component
+class AverageNeverUpdated(Stabilizer):
+    """Sample from a copy of the generator that is never updated: it stays as initialised.
+
+    A defect on purpose, for a study's control `broken`: the game is played as ever, and what is
+    sampled, scored and kept is the generator before its first update. Beside `ema`, whose average
+    it puts out of use, its copy is the one that is sampled: the first average by name is.
+
+    Elsewhere:
+        No code does so on purpose; a script that forgets to update its average does.
+    """
+
+    averages: ClassVar[bool] = True
+
+    def averaged(self, generator: nn.Module) -> nn.Module:
+        return copy.deepcopy(generator).requires_grad_(False)
+
+
 @STABILIZERS.register("historical_averaging", paper="Salimans et al. 2016, arXiv:1606.03498")
 @component
 class HistoricalAveraging(Stabilizer):

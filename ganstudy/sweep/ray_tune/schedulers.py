@@ -25,8 +25,9 @@ from ganstudy.measure.protocol import Primary
 from ganstudy.records import TrialRecord, gan_failed
 from ganstudy.storage import names_in, store_errors
 from ganstudy.store import StudyFolder
+from ganstudy.study.arm import Arm
 from ganstudy.study.checks import evaluations
-from ganstudy.study.spec import Arm, StudySpec
+from ganstudy.study.spec import StudySpec
 from ganstudy.study.stopping import Asha, MedianStopping, Stopping
 
 TOLD = {"time_attr": "evaluation", "metric": "score", "mode": "min"}
