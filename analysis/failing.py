@@ -1,0 +1,387 @@
+"""How and when trials fail: what ends them, which events they have, and how long they last."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis import odds, statistics
+from analysis.page import Figure, Part, Section, Table, number
+from analysis.sensitivity.space import samples
+from analysis.style import layout, style
+from analysis.tables import DEFAULT_CONFIG, Study
+from ganstudy.records import RECOVERY, TrialStatus
+
+COLLAPSE = "mode_collapse"
+ENDED, HAD = "ended", "had"
+MOST_MARKS = 2000
+"""Marks of a timeline, and with that of its size on the page."""
+MOST_STEPS = 300
+"""Steps of a survival curve that are drawn."""
+RISK_COLUMNS = 5
+"""Times at which numbers at risk are told."""
+RATE_COLUMNS = ["arm", "what", "kind", "count", "n", "share", "low", "high"]
+
+
+def section(study: Study) -> Section | None:
+    """Return how and when trials fail; None where no trial has ended."""
+    counted = {arm: study.counted(arm) for arm in study.arms}
+    if not any(len(trials) for trials in counted.values()):
+        return None
+    rates = rate_data(study, counted)
+    parts: list[Part] = [_introduction(study), rate_table(rates), rate_figure(rates, study.arms)]
+    parts += _survival_parts(study)
+    parts.append(odds.part(samples(study), study.arms))
+    timeline = timeline_data(study, counted)
+    parts.append(
+        timeline_figure(timeline, study.arms) if len(timeline) else "No trial had events."
+    )
+    return Section("failing", "How and when trials fail", parts)
+
+
+def _introduction(study: Study) -> str:
+    told = (
+        "A trial failed if it diverged or an event stopped it. Many events do not end a trial; "
+        "they are counted beside, a trial once a kind. Intervals are of 95 %: Clopper-Pearson's "
+        "below 50 trials, Wilson's from there on."
+    )
+    if len(study.settings.get("design", {}).get("seeds") or [0]) > 1 and study.unit != "seed":
+        told += (
+            " Seeds of one configuration resemble each other, so that these intervals are "
+            "narrower than they should be."
+        )
+    return told
+
+
+def failure_events(study: Study) -> pd.DataFrame:
+    """Return all events that are failures: a recovery is none."""
+    events = study.results.events
+    return events[events["kind"] != RECOVERY]
+
+
+def rate_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return how often trials ended, and had events, of every kind.
+
+    Args:
+        study: Whose events are counted.
+        counted: Arm -> its trials.
+
+    Returns:
+        One row an arm and kind that any arm has: `what` is `ended` (`kind` is `diverged`,
+        `stopped: REASON` or `any`) or `had` (the kind of an event); `count` of `n` trials, their
+        share and its interval.
+    """
+    had = failure_events(study).drop_duplicates(["trial_id", "kind"])
+    found: dict[str, dict[tuple[str, str], int]] = {}
+    for arm, trials in counted.items():
+        endings = _endings(trials)
+        kinds = had.loc[had["trial_id"].isin(trials["trial_id"]), "kind"]
+        found[arm] = {(ENDED, "any"): len(endings)}
+        for what, values in ((ENDED, endings), (HAD, kinds)):
+            found[arm] |= {(what, str(kind)): n for kind, n in values.value_counts().items()}
+    ways = sorted(set().union(*found.values()), key=lambda way: (way[0], way[1] != "any", way[1]))
+    rows = []
+    for way, (arm, trials) in itertools.product(ways, counted.items()):
+        if len(trials):
+            count = found[arm].get(way, 0)
+            share = statistics.rate(count, len(trials))
+            rows.append((arm, *way, count, len(trials), share.value, share.low, share.high))
+    return pd.DataFrame(rows, columns=RATE_COLUMNS)
+
+
+def _endings(trials: pd.DataFrame) -> pd.Series[str]:
+    """Return how each failed trial ended."""
+    diverged = trials["status"] == TrialStatus.DIVERGED
+    stopped = trials["status"] == TrialStatus.STOPPED
+    names = ("stopped: " + trials["reason"].astype(str)).where(stopped, "diverged")
+    return names[diverged | stopped]
+
+
+def rate_table(rates: pd.DataFrame) -> Table:
+    """Return the rates as a table: a row a way of failing, a column an arm."""
+    told = [
+        f"{count} of {n}, {share:.0%} [{low:.0%}, {high:.0%}]"
+        for count, n, share, low, high in zip(
+            *(rates[c] for c in ("count", "n", "share", "low", "high")), strict=True
+        )
+    ]
+    names = rates["what"].map({ENDED: "failed", HAD: "event"}) + ": " + rates["kind"]
+    shown = pd.DataFrame({"trials": names, "arm": rates["arm"], "told": told}).pivot_table(
+        index="trials", columns="arm", values="told", aggfunc="first", sort=False
+    )
+    reading = "Trials that failed, by how they ended, and trials that had an event, by its kind."
+    title = "How many trials fail, and how"
+    return Table("failure-rates", title, reading, rates, shown.reset_index())
+
+
+def rate_figure(rates: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Draw the share of every way of failing as a dot with its interval, arms beside another."""
+    kinds = rates.drop_duplicates(["what", "kind"])[["what", "kind"]].to_numpy().tolist()
+    rows = {(what, kind): len(kinds) - 1 - i for i, (what, kind) in enumerate(kinds)}
+    names = [f"{'failed' if what == ENDED else 'event'}: {kind}" for what, kind in kinds]
+    shown = [arm for arm in arms if (rates["arm"] == arm).any()]
+    figure = go.Figure()
+    for at, arm in enumerate(shown):
+        mine, look = rates[rates["arm"] == arm], style(list(arms).index(arm))
+        offset = 0.7 * ((len(shown) - 1) / 2 - at) / len(shown)
+        places = zip(mine["what"], mine["kind"], strict=True)
+        counts = zip(mine["count"], mine["n"], strict=True)
+        figure.add_scatter(
+            x=mine["share"], y=[rows[place] + offset for place in places], name=arm,
+            mode="markers", marker={"color": look.color, "symbol": look.symbol, "size": 8},
+            error_x={"type": "data", "symmetric": False, "array": mine["high"] - mine["share"],
+                     "arrayminus": mine["share"] - mine["low"], "thickness": 1.2, "width": 3},
+            hovertext=[f"{arm}: {count} of {n}" for count, n in counts], hoverinfo="text+x",
+        )  # fmt: skip
+    figure.update_layout(
+        **layout(height=130 + len(kinds) * (24 + 10 * len(shown)), legend=TOP),
+        xaxis={"title": "share of trials", "tickformat": ".0%", "range": [-0.02, 1.02]},
+        yaxis={"tickvals": list(rows.values()), "ticktext": names, "automargin": True},
+    )
+    reading = f"Share of trials with its 95 % interval. n: {_counts(rates, shown)}."
+    return Figure("failure-rates-drawn", "Ways of failing", reading, figure, rates)
+
+
+TOP = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0}
+"""A legend above: below, in a tall figure, plotly puts it far away."""
+
+
+def _counts(rates: pd.DataFrame, arms: Sequence[str]) -> str:
+    n = rates.drop_duplicates("arm").set_index("arm")["n"]
+    return ", ".join(f"{arm} {n[arm]}" for arm in arms)
+
+
+class Lasting(NamedTuple):
+    """How long the trials of one arm lasted, in discriminator updates.
+
+    Attributes:
+        times: n updates at which it happened, or at which the trial ended without.
+        observed: Whether it happened.
+    """
+
+    arm: str
+    times: np.ndarray
+    observed: np.ndarray
+
+
+def lasting_data(study: Study, kind: str | None) -> list[Lasting]:
+    """Return, by arm, when an event was first detected, right-censored where a trial ended.
+
+    At its detection, not its onset: between the two a trial may be stopped, and then nobody knows
+    of the event. Trials stopped by a rule or the clock count up to there.
+
+    Args:
+        study: Its trials at drawn configurations.
+        kind: Of the event; None for the first failure of any kind, and then a divergence that no
+            event tells of happens at the trial's last update.
+    """
+    events = failure_events(study)
+    if kind is not None:
+        events = events[events["kind"] == kind]
+    first = events.groupby("trial_id")["detected"].min()
+    data = []
+    for arm in study.arms:
+        trials = _followed(study, arm)
+        last = trials["discriminator_updates"].to_numpy(dtype=float)
+        detected = trials["trial_id"].map(first).to_numpy(dtype=float)
+        observed = np.isfinite(detected)
+        times = np.where(observed, np.minimum(detected, last), last)
+        if kind is None:
+            observed |= (trials["status"] == TrialStatus.DIVERGED).to_numpy()
+        known = np.isfinite(times)
+        if known.any():
+            data.append(Lasting(arm, times[known], observed[known]))
+    return data
+
+
+def _followed(study: Study, arm: str) -> pd.DataFrame:
+    """Return the counted trials of an arm, and those that a rule or the clock stopped."""
+    counted = study.counted(arm)
+    trials = study.results.trials
+    stopped = trials[(trials["arm"] == arm) & study.pruned(trials)]
+    if study.unit == "seed":
+        mine = stopped["config_id"].isin(counted["config_id"])
+    else:
+        mine = stopped["config_id"] != DEFAULT_CONFIG
+    return pd.concat([counted, stopped[mine]]).drop_duplicates("result_hash")
+
+
+def _survival_parts(study: Study) -> list[Part]:
+    parts: list[Part] = []
+    for kind, key, what in (
+        (COLLAPSE, "survival-collapse", "mode collapse"),
+        (None, "survival-any", "the first failure event"),
+    ):
+        data = lasting_data(study, kind)
+        if not any(lasting.observed.any() for lasting in data):
+            parts.append(f"No trial came to {what}: there is no survival curve to draw.")
+            continue
+        parts += [_survival_figure(data, study.arms, key, what), _risk_table(data, key, what)]
+        parts.append(_log_rank_part(data, key, what))
+    return parts
+
+
+def _curve(lasting: Lasting) -> pd.DataFrame:
+    """Return an arm's survival curve from 0 on: time, survival, low, high, at_risk."""
+    curve = statistics.kaplan_meier(lasting.times, lasting.observed)
+    begin = pd.DataFrame(
+        {"time": [0.0], "survival": 1.0, "low": 1.0, "high": 1.0, "at_risk": curve.n, "events": 0}
+    )
+    rows = pd.DataFrame(
+        {"time": curve.times, "survival": curve.survival, "low": curve.low, "high": curve.high,
+         "at_risk": curve.at_risk, "events": curve.events}
+    )  # fmt: skip
+    whole = rows if len(rows) and rows["time"].iloc[0] == 0 else pd.concat([begin, rows])
+    return whole.assign(arm=lasting.arm).reset_index(drop=True)
+
+
+def _survival_figure(data: Sequence[Lasting], arms: Sequence[str], key: str, what: str) -> Figure:
+    figure, curves = go.Figure(), [_curve(lasting) for lasting in data]
+    for lasting, curve in zip(data, curves, strict=True):
+        look = style(list(arms).index(lasting.arm))
+        drawn = _thinned(curve, MOST_STEPS)
+        for end, fill in (("high", None), ("low", "tonexty")):
+            figure.add_scatter(
+                x=drawn["time"], y=drawn[end], mode="lines", fill=fill, hoverinfo="skip",
+                line={"shape": "hv", "width": 0, "color": look.color}, opacity=0.5,
+                fillcolor=_faint(look.color), showlegend=False, legendgroup=lasting.arm,
+            )  # fmt: skip
+        figure.add_scatter(
+            x=drawn["time"], y=drawn["survival"], mode="lines", legendgroup=lasting.arm,
+            name=f"{lasting.arm} ({int(lasting.observed.sum())} of {len(lasting.times)})",
+            line={"shape": "hv", "color": look.color, "dash": look.dash, "width": 2},
+            hovertext=[f"{n} at risk" for n in drawn["at_risk"]], hoverinfo="text+x+y+name",
+        )  # fmt: skip
+    figure.update_layout(
+        **layout(),
+        xaxis={"title": "discriminator updates", "rangemode": "tozero"},
+        yaxis={"title": "share not there yet", "tickformat": ".0%", "range": [-0.02, 1.02]},
+    )
+    reading = (
+        f"Share of trials that have not come to {what} by then (Kaplan-Meier) with a pointwise "
+        "95 % band. In brackets how many came to it of how many; the others count as long as they "
+        "were watched: to their end, or until a rule or the clock stopped them."
+    )
+    if key == "survival-collapse":
+        reading += " A trial that diverged counts up to there."
+    columns = ["arm", "time", "survival", "low", "high", "at_risk", "events"]
+    rows = pd.concat(curves, ignore_index=True)[columns]
+    return Figure(key, f"Survival to {what}", reading, figure, rows)
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.13)"
+
+
+def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most so many rows, evenly spread, the first and the last among them."""
+    if len(rows) <= most:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
+
+
+def _risk_table(data: Sequence[Lasting], key: str, what: str) -> Table:
+    last = max(float(lasting.times.max()) for lasting in data)
+    times = [math.floor(last * i / (RISK_COLUMNS - 1)) for i in range(RISK_COLUMNS)]
+    rows = pd.DataFrame({"arm": [lasting.arm for lasting in data]})
+    for time in dict.fromkeys(times):
+        rows[str(time)] = [int((lasting.times >= time).sum()) for lasting in data]
+    reading = f"Trials still watched, and not yet at {what}, at these discriminator updates."
+    return Table(f"{key}-at-risk", "Numbers at risk", reading, rows)
+
+
+def log_rank_data(data: Sequence[Lasting]) -> pd.DataFrame:
+    """Return the log-rank p of every pair of arms, and Holm's over all pairs."""
+    pairs = [
+        pair
+        for pair in itertools.combinations(data, 2)
+        if pair[0].observed.any() or pair[1].observed.any()
+    ]
+    p = [statistics.log_rank((a.times, a.observed), (b.times, b.observed)) for a, b in pairs]
+    return pd.DataFrame(
+        {
+            "first": [a.arm for a, _ in pairs],
+            "second": [b.arm for _, b in pairs],
+            "p": p,
+            "p_holm": statistics.holm(p) if p else [],
+        }
+    )
+
+
+def _log_rank_part(data: Sequence[Lasting], key: str, what: str) -> Part:
+    if len(data) < 2:
+        return f"One arm alone: there is no other to compare its survival to {what} with."
+    rows = log_rank_data(data)
+    shown = rows.assign(p=rows["p"].map(number), p_holm=rows["p_holm"].map(number))
+    reading = (
+        "Log-rank tests that two arms last alike, two-sided, adjusted by Holm for the number of "
+        "pairs. Arms that share their configurations are taken as independent, which errs on the "
+        "side of no difference."
+    )
+    title = f"Do arms differ in how long they last to {what}?"
+    return Table(f"{key}-log-rank", title, reading, rows, shown)
+
+
+def timeline_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return every failure event of the counted trials: arm, kind, trial_id, onset, share.
+
+    `share` is the onset as a share of the trial's budget; of the arm's longest trial where no
+    budget is known.
+    """
+    events = failure_events(study)
+    frames = []
+    for arm, trials in counted.items():
+        budget = trials.set_index("trial_id").pipe(_budgets, study, arm)
+        mine = events[events["trial_id"].isin(budget.index)]
+        share = mine["onset"] / mine["trial_id"].map(budget).astype(float)
+        frames.append(mine[["kind", "trial_id", "onset"]].assign(arm=arm, share=share))
+    return pd.concat(frames, ignore_index=True)[["arm", "kind", "trial_id", "onset", "share"]]
+
+
+def _budgets(trials: pd.DataFrame, study: Study, arm: str) -> pd.Series[float]:
+    settings = study.settings["arms"][arm] or {}
+    fixed = (settings.get("budget") or {}).get("discriminator_updates", math.nan)
+    swept = trials.get("param.budget.discriminator_updates")
+    budgets = pd.Series(float(fixed), index=trials.index) if swept is None else swept
+    return budgets.astype(float).fillna(trials["discriminator_updates"].max())
+
+
+def timeline_figure(data: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Draw a mark an event over the share of the budget: a row a kind, in it a lane an arm."""
+    kinds = data["kind"].value_counts(ascending=True).index.tolist()
+    shown = [arm for arm in arms if (data["arm"] == arm).any()]
+    drawn = _thinned(data.sort_values(["kind", "arm", "share"], kind="stable"), MOST_MARKS)
+    figure = go.Figure()
+    for at, arm in enumerate(shown):
+        mine, look = drawn[drawn["arm"] == arm], style(list(arms).index(arm))
+        lane = 0.8 * ((len(shown) - 1) / 2 - at) / len(shown)
+        figure.add_scatter(
+            x=mine["share"], y=mine["kind"].map(kinds.index) + lane, name=arm, mode="markers",
+            marker={"symbol": "line-ns-open", "size": 9, "color": look.color, "opacity": 0.6,
+                    "line": {"width": 1.2}},
+            hovertext=mine["trial_id"], hoverinfo="text+x",
+        )  # fmt: skip
+    counts = data["kind"].value_counts()
+    figure.update_layout(
+        **layout(height=140 + len(kinds) * (24 + 9 * len(shown)), legend=TOP),
+        xaxis={"title": "share of the budget", "tickformat": ".0%", "range": [-0.02, 1.02]},
+        yaxis={
+            "tickvals": list(range(len(kinds))),
+            "ticktext": [f"{kind} ({counts[kind]})" for kind in kinds],
+            "automargin": True,
+        },
+    )
+    reading = (
+        "Where in training each event began; in brackets how many there were. A trial may have "
+        "several, also of a kind; recoveries are no failures and not shown."
+    )
+    if len(drawn) < len(data):
+        reading += f" Drawn are {len(drawn)} of {len(data)}, evenly picked."
+    return Figure("event-timeline", "When events begin", reading, figure, data)
