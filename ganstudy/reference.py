@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,13 +31,14 @@ def markdown() -> str:
 
 def _component(registry: Registry[Any], name: str) -> Iterator[str]:
     yield f"### `{name}`\n"
-    first, _, rest = inspect.cleandoc(registry.get(name).__doc__ or "").partition("\n")
-    yield first + "\n"
-    body, _, elsewhere = rest.strip().partition("Elsewhere:\n")
-    if body.strip():
-        yield body.strip() + "\n"
-    if elsewhere:
-        yield f"*Elsewhere*: {' '.join(elsewhere.split())}\n"
+    told = registry.explained(name)
+    yield told.summary + "\n"
+    if told.body:
+        yield told.body + "\n"
+    if told.formula:
+        yield "\n".join(f"- {key}: `{text}`" for key, text in told.formula.items()) + "\n"
+    if told.elsewhere:
+        yield f"*Elsewhere*: {told.elsewhere}\n"
     if registry.paper(name):
         yield f"*Source*: {registry.paper(name)}\n"
     options = registry.options(name)

@@ -14,11 +14,12 @@ tests) follows from the registry.
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, dataclass_transform
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -61,6 +62,52 @@ class Component:
         """Return `{"name": ..., option: value, ...}`: what `Registry.parse` reads back."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {"name": self.name, **options}
+
+
+class Explained(NamedTuple):
+    """What a component's docstring says, by its parts.
+
+    Attributes:
+        summary: Its first line.
+        body: What follows, up to its sections.
+        formula: The lines of its section `Formula:`, written `KEY: TEXT`. One written
+            `KEY (CASE): TEXT` stands for KEY where CASE holds: the name of an option that is
+            true, or the value of one; several with commas between them, all of which must hold.
+        elsewhere: Its section `Elsewhere:`: what public code bases do.
+    """
+
+    summary: str
+    body: str
+    formula: dict[str, str]
+    elsewhere: str
+
+    def formula_of(self, component: Component) -> dict[str, str]:
+        """Return key -> text at the options of `component`; the last line that holds counts."""
+        options = component.to_dict().items()
+        holding = {name for name, value in options if value is True}
+        holding |= {value for _, value in options if isinstance(value, str)}
+        found = {}
+        for line, text in self.formula.items():
+            key, _, cases = line.removesuffix(")").partition(" (")
+            if not cases or set(cases.split(", ")) <= holding:
+                found[key] = text
+        return found
+
+
+def explained(docstring: str) -> Explained:
+    """Split the docstring of a component."""
+    summary, _, rest = inspect.cleandoc(docstring).partition("\n")
+    rest, _, elsewhere = rest.partition("\nElsewhere:\n")
+    body, _, lines = rest.partition("\nFormula:\n")
+    formula: dict[str, str] = {}
+    key = ""
+    for line in lines.rstrip().splitlines():
+        if line.startswith("     "):  # further in: a line goes on
+            formula[key] += f" {line.strip()}"
+            continue
+        key, _, text = line.strip().partition(": ")
+        formula[key] = text
+    return Explained(summary, body.strip(), formula, " ".join(elsewhere.split()))
 
 
 C = TypeVar("C", bound=Component)
@@ -186,6 +233,10 @@ class Registry(Generic[C]):
     def paper(self, name: str) -> str:
         """Return the source of `name`: authors, year, arXiv id."""
         return self._papers[name]
+
+    def explained(self, name: str) -> Explained:
+        """Return what the docstring of `name` says, by its parts."""
+        return explained(self.get(name).__doc__ or "")
 
     def schema(self, name: str) -> dict[str, Any]:
         """Return the JSON schema of the options of `name`."""

@@ -60,7 +60,10 @@ FAILURE, STOP = "failed.json", "stopped.json"
 """In a trial's folder: what the driver says of its end."""
 FINISHED_BY = "finished_by"
 """In a trial's folder: the name of the attempt that finished first."""
-UNBEGUN = {"trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl"}
+COMPONENTS = "components.json"
+UNBEGUN = {
+    "trials", "driver.lock", "provenance.json", "tracking.json", "plan.jsonl", COMPONENTS
+}  # fmt: skip
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)

@@ -1,7 +1,8 @@
 """Objectives. r = logits on real, f = logits on fake, both (batch, 1) -> scalar; s = softplus.
 
 Every loss takes logits, never probabilities, and averages over the batch. Each docstring ends
-with what the public code bases compute under the same name.
+with its formula, E[...] being the mean over the batch, and with what the public code bases compute
+under the same name.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ LOSSES: Registry[Objective] = Registry("loss")
 class NonSaturating(Loss):
     """Logistic loss; the generator maximises log D(fake): E s(-r) + E s(f), then E s(-f).
 
+    Formula:
+        discriminator: E[s(-r)] + E[s(f)]
+        generator: E[s(-f)]
+        sigmoid: yes
+
     Elsewhere:
         The default of most code bases ("vanilla", "logistic"). One of them calls it minimax, and
         adds 1e-8 inside a logarithm of sigmoids in its non-saturating form, which stops the
@@ -96,6 +102,11 @@ class NonSaturating(Loss):
 class Minimax(NonSaturating):
     """Logistic loss; the generator minimises log(1 - D(fake)): it saturates where D is sure.
 
+    Formula:
+        discriminator: E[s(-r)] + E[s(f)]
+        generator: -E[s(f)]
+        sigmoid: yes
+
     Elsewhere:
         The same in compare_gan ("GAN_MINMAX") and torchgan; mimicry's loss of that name is the
         non-saturating one.
@@ -109,6 +120,14 @@ class Minimax(NonSaturating):
 @component
 class LeastSquares(Loss):
     """Squared distance to 0 / 1 targets: E (r - 1)^2 / 2 + E f^2 / 2, then E (f - 1)^2 / 2.
+
+    Formula:
+        discriminator: E[(r - 1)^2] / 2 + E[f^2] / 2
+        generator: E[(f - 1)^2] / 2
+        sigmoid: no
+        discriminator (agce_code): E[(sigmoid(r) - 1)^2] / 2 + E[sigmoid(f)^2] / 2
+        generator (agce_code): E[(sigmoid(f) - 1)^2] / 2
+        sigmoid (agce_code): yes
 
     Elsewhere:
         StudioGAN and torchgan are the same; mmgeneration leaves the halves out, which doubles the
@@ -140,6 +159,11 @@ class LeastSquares(Loss):
 class Wasserstein(Loss):
     """Difference of mean logits, E f - E r, then -E f; needs a Lipschitz bound from elsewhere.
 
+    Formula:
+        discriminator: E[f] - E[r]
+        generator: -E[f]
+        sigmoid: no
+
     Elsewhere:
         The same everywhere; what differs is how the bound is kept (see the regularisers).
     """
@@ -155,6 +179,11 @@ class Wasserstein(Loss):
 @component
 class Hinge(Loss):
     """Margin loss E relu(1 - r) + E relu(1 + f); the generator minimises -E f, unbounded.
+
+    Formula:
+        discriminator: E[relu(1 - r)] + E[relu(1 + f)]
+        generator: -E[f]
+        sigmoid: no
 
     Elsewhere:
         The same in StudioGAN, compare_gan, mimicry and BigGAN.
@@ -180,6 +209,11 @@ class RelativisticPairing(Loss):
     Real i is paired with fake i, both drawn at random. The generator reads the logits of the real
     batch that its discriminator was last trained on, so that no arm sees more images.
 
+    Formula:
+        discriminator: E[s(f - r)]
+        generator: E[s(r - f)]
+        sigmoid: yes
+
     Elsewhere:
         "RpGAN" (R3GAN); "RSGAN" in its first paper.
     """
@@ -203,6 +237,11 @@ class RelativisticAverage(Loss):
 
     Gradients flow through the means too, as in the paper.
 
+    Formula:
+        discriminator: E[s(E[f] - r)] + E[s(f - E[r])]
+        generator: E[s(E[r] - f)] + E[s(r - E[f])]
+        sigmoid: yes
+
     Elsewhere:
         The author's own code halves the sum: beside a penalty, that doubles the penalty's share.
     """
@@ -224,6 +263,11 @@ class EnergyBased(Loss):
 
     The discriminator is an auto-encoder A, its energy the mean squared error |x - A(x)|^2 over
     pixels in [-1, 1]. The pulling-away term of the paper is not included.
+
+    Formula:
+        discriminator: E[e_r] + E[relu(margin - e_f)]
+        generator: E[e_f]
+        sigmoid: no
 
     Elsewhere:
         torchgan is the same with any module's output as energy; hwalsuklee's collection
@@ -250,6 +294,11 @@ class BoundaryEquilibrium(Loss):
     The energy is the mean absolute error |x - A(x)| over pixels in [-1, 1]. After every
     discriminator update k += k_rate (gamma e_r - e_f), from k = 0, clamped to [0, 1] as in the
     paper; both energies are those of that update's batches.
+
+    Formula:
+        discriminator: E[e_r] - k * E[e_f]
+        generator: E[e_f]
+        sigmoid: no
 
     Elsewhere:
         torchgan and hwalsuklee's collection clamp k; compare_gan, AGCE's code, does not, and its
@@ -324,6 +373,12 @@ F_GAN = "Nowozin et al. 2016, arXiv:1606.00709, table 2"
 class KullbackLeibler(FDivergence):
     """f-GAN bound of KL(data || model): g(v) = v, f*(g(v)) = exp(v - 1); unbounded gradients.
 
+    Formula:
+        discriminator: E[exp(f - 1)] - E[r]
+        generator: -E[exp(f - 1)]
+        generator (non_saturating): -E[f]
+        sigmoid: no
+
     Elsewhere:
         In few code bases; without the paper's activation the conjugate's domain is left.
     """
@@ -342,6 +397,12 @@ class KullbackLeibler(FDivergence):
 class ReverseKullbackLeibler(FDivergence):
     """f-GAN bound of KL(model || data): g(v) = -exp(-v), f*(g(v)) = v - 1.
 
+    Formula:
+        discriminator: E[f - 1] + E[exp(-r)]
+        generator: -E[f - 1]
+        generator (non_saturating): E[exp(-f)]
+        sigmoid: no
+
     Elsewhere:
         In few code bases; some write the activation as -exp(v), the same game with signs of the
         logits swapped.
@@ -358,6 +419,12 @@ class ReverseKullbackLeibler(FDivergence):
 @component
 class PearsonChiSquared(FDivergence):
     """f-GAN bound of the Pearson chi-squared divergence: g(v) = v, f*(g(v)) = v^2 / 4 + v.
+
+    Formula:
+        discriminator: E[f^2 / 4 + f] - E[r]
+        generator: -E[f^2 / 4 + f]
+        generator (non_saturating): -E[f]
+        sigmoid: no
 
     Elsewhere:
         Least squares with targets -1, 1 and 0 minimises a relative of it: the divergence of
@@ -376,6 +443,12 @@ class PearsonChiSquared(FDivergence):
 class SquaredHellinger(FDivergence):
     """f-GAN bound of the squared Hellinger distance: g(v) = 1 - exp(-v), f*(g(v)) = exp(v) - 1.
 
+    Formula:
+        discriminator: E[exp(f) - 1] - E[1 - exp(-r)]
+        generator: -E[exp(f) - 1]
+        generator (non_saturating): -E[1 - exp(-f)]
+        sigmoid: no
+
     Elsewhere:
         In few code bases; t / (1 - t) computed from g instead of exp(v) - 1 overflows early.
     """
@@ -391,6 +464,12 @@ class SquaredHellinger(FDivergence):
 @component
 class JensenShannon(FDivergence):
     """f-GAN bound of Jensen-Shannon: g(v) = log 2 - s(-v), f*(g(v)) = s(v) - log 2.
+
+    Formula:
+        discriminator: E[s(f) - log(2)] - E[log(2) - s(-r)]
+        generator: -E[s(f) - log(2)]
+        generator (non_saturating): -E[log(2) - s(-f)]
+        sigmoid: yes
 
     Elsewhere:
         The minimax loss less 2 log 2 in the discriminator, plus log 2 in the generator: the same
@@ -415,6 +494,12 @@ class EvidenceLowerBound(Objective):
     standard deviation (+ 1e-6). There being no discriminator, its budget is counted in generator
     updates, one per batch of real images, so that it sees as many images as an arm with as many
     discriminator updates; `n_critic` and `generator_steps` change nothing.
+
+    Formula:
+        discriminator: none, its network is the encoder
+        generator: E[sum of BCE(x, decoded)] + KL(q(z|x) || N(0, I))
+        generator (agce_code): E[sum of BCE(x, decoded)] / channels + KL(q(z|x) || N(0, I))
+        sigmoid: no
 
     Elsewhere:
         compare_gan, AGCE's code, sums the likelihood over height and width and averages it over

@@ -240,7 +240,7 @@ def notes(spec: StudySpec, trials: Iterable[Planned] | None = None) -> list[str]
     """
     found: dict[str, list[str]] = {}
     for arm in spec.arms:
-        for note in dict.fromkeys(note for c in _extremes(spec, arm) for note in _notes(c)):
+        for note in dict.fromkeys(note for c in extremes(spec, arm) for note in _notes(c)):
             found.setdefault(note, []).append(arm.name)
     said = [f"{', '.join(arms)}: {note}" for note, arms in found.items()]
     averaging = any(s.averages for arm in spec.arms for s in arm.train({}, 0).stabilizers)
@@ -285,7 +285,7 @@ def _repetitions(spec: StudySpec, trials: Iterable[Planned]) -> Iterator[str]:
             yield f"{first}, {second}: the same settings and draws, that is one arm twice"
 
 
-def _extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
+def extremes(spec: StudySpec, arm: Arm) -> list[TrainConfig]:
     """Return the arm at its defaults and at every end of its space, or at what it repeats."""
     if spec.replicate is not None and spec.replicate.configs is not None:
         drawn = list(spec.replicate.configs[arm.name].values())

@@ -28,8 +28,9 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import TrialStatus
 from ganstudy.storage import write_text
-from ganstudy.store import StudyFolder
+from ganstudy.store import COMPONENTS, StudyFolder
 from ganstudy.study.checks import notes
+from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed, rejudged
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
@@ -86,6 +87,7 @@ class Run:
         origin.setdefault("judgement", self._judgement())
         self.folder.write_json("provenance.json", origin)
         self.folder.write_json("tracking.json", {"uri": redact(self.tracking_uri)})
+        self.folder.write_json(COMPONENTS, components(self.spec))
         if self.spec.design.sampler != "tpe":
             self.folder.write_plan(trial.identity() for trial in plan(self.spec))
         elif not (self.folder.folder / "plan.jsonl").exists():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from torch.nn.functional import softplus
 
 from ganstudy.gan.losses import LOSSES, Loss, logit_slope
 
@@ -208,3 +209,48 @@ def test_slope_tells_saturation_apart_from_adam_friendly_losses():
         1, rel=1e-6
     )
     assert logit_slope(LOSSES.build("wasserstein").generator, sure).item() == 1
+
+
+class Mean:
+    """E[...] of the formulas."""
+
+    def __getitem__(self, values: torch.Tensor) -> torch.Tensor:
+        return values.mean()
+
+
+CASES = [
+    (name, options)
+    for name in LOSSES.names()
+    for options in ({}, {"variant": "agce_code"}, {"non_saturating": True})
+    if name != "vae" and set(options) <= {option.name for option in LOSSES.options(name)}
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_the_formula_that_is_told_is_what_is_computed(name, options):
+    """The text itself is evaluated, by the notation that it is printed with."""
+    loss = LOSSES.build(name, **options)
+    r, f = torch.randn(2, 50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    k = torch.tensor(0.3, dtype=torch.float64)
+    meaning = {"E": Mean(), "r": r, "f": f, "e_r": -r, "e_f": -f, "k": k, "s": softplus}
+    meaning |= {"relu": torch.relu, "sigmoid": torch.sigmoid, "exp": torch.exp, "log": math.log}
+    meaning |= loss.to_dict()
+    told = LOSSES.explained(name).formula_of(loss)
+    assert set(told) == {"discriminator", "generator", "sigmoid"}
+
+    def value(text: str) -> float:
+        return float(eval(text.replace("^", "**"), {"__builtins__": {}}, meaning))
+
+    played = loss.discriminator_with({"k": k} if "k" in told["discriminator"] else {}, r, f)
+    assert value(told["discriminator"]) == pytest.approx(float(played), rel=1e-12)
+    assert value(told["generator"]) == pytest.approx(float(loss.generator(f, r)), rel=1e-12)
+    through = {"minimax", "non_saturating", "jensen_shannon"}
+    through |= {"relativistic_average", "relativistic_pairing"}
+    squashed = name in through or (name == "least_squares" and bool(options))
+    assert told["sigmoid"] == ("yes" if squashed else "no")
+
+
+def test_the_vae_says_what_it_minimises():
+    told = LOSSES.explained("vae")
+    assert "KL(" in told.formula_of(LOSSES.build("vae"))["generator"]
+    assert "/ channels" in told.formula_of(LOSSES.build("vae", variant="agce_code"))["generator"]

@@ -281,3 +281,23 @@ def test_gradient_clip_bounds_the_norm_of_all_gradients_together():
     clip.before_step(network, "discriminator")
     total = sum(p.grad.square().sum() for p in network.parameters()).sqrt().item()
     assert total == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", REGULARIZERS.names())
+def test_it_tells_its_formula_and_where_it_is_taken(name):
+    told = REGULARIZERS.explained(name)
+    built = REGULARIZERS.build(name)
+    assert set(told.formula_of(built)) == {"penalty", "at"}
+    assert "variant" not in built.to_dict() or "penalty (agce_code)" in told.formula
+    # A factor or limit that the formula leaves out would make it another one.
+    for option in ("weight", "real_weight", "limit", "max_norm"):
+        assert option not in built.to_dict() or option in told.formula["penalty"]
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+@pytest.mark.parametrize("variant", ["reference", "agce_code"])
+def test_a_gradient_penalty_tells_the_formula_of_its_options(variant, one_sided):
+    built = REGULARIZERS.build("gradient_penalty", variant=variant, one_sided=one_sided)
+    text = REGULARIZERS.explained("gradient_penalty").formula_of(built)["penalty"]
+    assert ("relu" in text) == one_sided
+    assert ("sqrt" in text) == (variant == "agce_code")

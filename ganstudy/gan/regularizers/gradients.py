@@ -72,6 +72,13 @@ class GradientPenalty(Regularizer):
 
     One alpha per sample; the norm over all pixels of an image in [-1, 1].
 
+    Formula:
+        penalty: weight * E[(|grad D(x)| - target)^2]
+        penalty (one_sided): weight * E[relu(|grad D(x)| - target)^2]
+        penalty (agce_code): weight * E[(sqrt(1e-4 + |2 grad D(x)|^2) - target)^2]
+        penalty (agce_code, one_sided): weight * E[relu(sqrt(1e-4 + |2 grad D(x)|^2) - target)^2]
+        at: points between real and fake, one uniform share per sample
+
     Elsewhere:
         StudioGAN, mimicry and PyTorch-GAN are the same; compare_gan, AGCE's code, adds 1e-4 inside
         the root, on images in [0, 1] (variant: agce_code); torchgan draws one alpha per batch and
@@ -106,6 +113,13 @@ class DRAGAN(Regularizer):
     """weight * E (norm - target)^2 of the logit's gradient at noisy real images.
 
     The noise is Gaussian, its standard deviation `noise` times that of the batch's pixels.
+
+    Formula:
+        penalty: weight * E[(|grad D(x)| - target)^2]
+        at: real images plus noise * std(real) * N(0, I)
+        penalty (agce_code): weight * E[(sqrt(1e-4 + |2 grad sigmoid(D(x))|^2) - target)^2]
+        at (agce_code): real images plus noise * std(real) * a * u; a of a sample and u of a
+            pixel in U(0, 1)
 
     Elsewhere:
         Its authors' and most public codes draw uniform noise of one sign, x + u std(x) / 2,
@@ -146,6 +160,10 @@ class DRAGAN(Regularizer):
 class R1(Regularizer):
     """weight / 2 * E norm^2 of the logit's gradient at real images; the half is the paper's.
 
+    Formula:
+        penalty: weight / 2 * E[|grad D(x)|^2]
+        at: real images
+
     Elsewhere:
         StudioGAN is the same, at augmented reals; mmgeneration leaves the half out, and its
         default averages over pixels instead of summing (a factor of 2 / (height width)).
@@ -166,6 +184,10 @@ class R1(Regularizer):
 @component
 class R2(Regularizer):
     """weight / 2 * E norm^2 of the logit's gradient at generated images.
+
+    Formula:
+        penalty: weight / 2 * E[|grad D(x)|^2]
+        at: generated images
 
     Elsewhere:
         The same in R3GAN (Huang et al. 2024), together with R1 at the same weight.
@@ -189,6 +211,10 @@ class R2(Regularizer):
 class ZeroCenteredGradientPenalty(Regularizer):
     """weight * E norm^2 of the logit's gradient at points between real and fake.
 
+    Formula:
+        penalty: weight * E[|grad D(x)|^2]
+        at: points between real and fake, one uniform share per sample
+
     Elsewhere:
         Often gradient_penalty with target 0, the same function; the authors' code draws one alpha
         per sample, as here.
@@ -210,6 +236,10 @@ class ZeroCenteredGradientPenalty(Regularizer):
 @component
 class MaxGradientPenalty(Regularizer):
     """weight * max norm^2 over the batch of the logit's gradient between real and fake.
+
+    Formula:
+        penalty: weight * max |grad D(x)|^2 over the batch
+        at: points between real and fake, one uniform share per sample
 
     Elsewhere:
         The same in StudioGAN, there with the logistic loss.

@@ -25,6 +25,10 @@ class LeCam(Regularizer):
     the update at hand, and no gradient flows into them. During the warm-up they follow the batch
     and nothing is added.
 
+    Formula:
+        penalty: weight * (E[relu(r - mean_f)^2] + E[relu(mean_r - f)^2])
+        at: the logits of the batch
+
     Elsewhere:
         The paper's equation squares differences of either sign; its code and StudioGAN's take the
         positive parts, as here.
@@ -93,6 +97,10 @@ class Consistency(Regularizer):
     The first paper regularises real images (fake_weight 0), the second both ("balanced", both
     weights 10). D(x) is taken anew beside D(T x), one pass more than the papers make.
 
+    Formula:
+        penalty: real_weight * E[(D(x) - D(T x))^2] + fake_weight * E[(D(G(z)) - D(T G(z)))^2]
+        at: real images, and generated ones where fake_weight is above 0
+
     Elsewhere:
         The same in StudioGAN: flips with probability 1/2, shifts up to an eighth of the height.
     """
@@ -128,6 +136,11 @@ class LatentConsistency(Regularizer):
 
     D pays weight * E (D(G(z)) - D(G(z + e)))^2, G gets generator_weight * E (G(z) - G(z + e))^2
     off its loss, e Gaussian.
+
+    Formula:
+        penalty: weight * E[(D(G(z)) - D(G(z + e)))^2]; the generator's: -generator_weight *
+            E[(G(z) - G(z + e))^2]
+        at: generated images of latents moved by e in N(0, sigma^2 I)
 
     Elsewhere:
         The same in StudioGAN; ICR-GAN is this together with bCR (see consistency).

@@ -22,6 +22,10 @@ from ganstudy.registry import component
 class WeightClip(Regularizer):
     """Clamp every parameter of the discriminator, biases included, after its step.
 
+    Formula:
+        penalty: none; w becomes min(max(w, -limit), limit)
+        at: every parameter of the discriminator, after its step
+
     Elsewhere:
         The same in StudioGAN and compare_gan, scales of normalisations included; torchgan clamps
         before the step, so that the generator meets weights beyond the limit.
@@ -64,6 +68,10 @@ def matrices(network: nn.Module) -> list[Tensor]:
 class Orthogonal(Regularizer):
     """weight * sum |W W^T (1 - I)|^2 over kernels, W as (outputs, rest): only angles count.
 
+    Formula:
+        penalty: weight * sum |W W^T (1 - I)|^2
+        at: the kernels, as (outputs, rest)
+
     Elsewhere:
         BigGAN's code adds half of this penalty's gradient, shared embeddings left out. The paper
         writes W^T W; its code, as here, W W^T.
@@ -89,6 +97,11 @@ class Orthogonal(Regularizer):
 class L2(Regularizer):
     """weight / 2 * sum of squares of the kernels, biases and norms' scales left out.
 
+    Formula:
+        penalty: weight / 2 * sum of w^2
+        penalty (mean_over_kernels): weight / 2 * mean over kernels of the sum of w^2
+        at: the kernels
+
     Elsewhere:
         Kurach's code averages over kernels instead of summing (mean_over_kernels); weight decay of
         an optimiser takes every parameter and, in Adam, is rescaled like a gradient.
@@ -113,6 +126,10 @@ class L2(Regularizer):
 @component
 class GradientClip(Regularizer):
     """Scale a network's gradients down so that the norm of all together is at most `max_norm`.
+
+    Formula:
+        penalty: none; the gradient g becomes g * min(1, max_norm / |g|)
+        at: the gradient of all parameters together, before the step
 
     Elsewhere:
         The same as torch's clip_grad_norm_; Adam undoes a constant scale, so that it tells only at
