@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis import (
@@ -10,6 +10,7 @@ from analysis import (
     budget,
     comparisons,
     distribution,
+    exports,
     happened,
     html,
     made,
@@ -17,13 +18,16 @@ from analysis import (
     samples,
     sanity,
     savings,
+    sceptic,
+    sensitivity,
+    several,
     training,
     trials,
 )
+from analysis.answer import answer
 from analysis.arms import Summary, summarize_study
 from analysis.page import Section
 from analysis.tables import Study
-from analysis.verdict import verdict
 from ganstudy.storage import is_remote, write_text
 
 SECTIONS: list[Callable[[Study], Section | None]] = [
@@ -31,10 +35,12 @@ SECTIONS: list[Callable[[Study], Section | None]] = [
     distribution.section,
     budget.section,
     comparisons.section,
+    sensitivity.section,
     training.section,
     samples.section,
     reported.section,
     savings.section,
+    sceptic.section,
     sanity.section,
     trials.section,
     happened.section,
@@ -57,11 +63,16 @@ def compose(study: Study) -> tuple[html.Front, list[Section]]:
     front = html.Front(
         name=study.name,
         question=study.settings.get("question") or "",
-        answer=[verdict(study)],
+        answer=answer(study),
         source=study.settings.get("source") or "",
         warnings=[changed.format("; ".join(mixed))] if mixed else [],
     )
     return front, [made for make in SECTIONS if (made := make(study)) is not None]
+
+
+def composed(studies: Sequence[Study]) -> tuple[html.Front, list[Section]]:
+    """Return the report on one study, or on several side by side."""
+    return compose(studies[0]) if len(studies) == 1 else several.compose(studies)
 
 
 def render(study: Study, base: str = "") -> str:
@@ -70,15 +81,55 @@ def render(study: Study, base: str = "") -> str:
 
 
 def write_report(folder: Path, target: Path) -> None:
-    """Write the report of the study in `folder` to `target`, all of it or nothing.
+    """Write the page on the study in `folder` to `target`, all of it or nothing.
 
     Raises:
         FileNotFoundError: If `folder` is no study's folder.
         OSError: If `target` cannot be written.
     """
-    study = Study.load(folder)
-    base = "" if is_remote(target) else html.relative(str(study.folder), str(target))
-    page = render(study, base)
+    write_reports([folder], target, ["html"])
+
+
+def write_reports(
+    folders: Sequence[Path],
+    target: Path,
+    kinds: Sequence[str],
+    say: Callable[[str], None] = lambda message: None,
+) -> list[Path]:
+    """Write the report on the studies in `folders`, in all of `kinds`; return what was written.
+
+    Args:
+        folders: One study's folder, or several to compare.
+        target: The page. Markdown goes beside it (`.md`), the files of other kinds into folders
+            beside it (`<name>-csv`, `<name>-png`, `<name>-svg`).
+        kinds: Of `exports.FORMATS`.
+        say: Told what takes long before it begins.
+
+    Raises:
+        FileNotFoundError: If a folder is no study's.
+        ValueError: If a table of trials cannot be read as one.
+        OSError: If something cannot be written.
+        exports.NoBrowserError: If pictures are wanted and there is no browser.
+    """
+    studies = [Study.load(folder) for folder in folders]
+    front, sections = composed(studies)
     if not is_remote(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, page)
+    written: list[Path] = []
+    for kind in kinds:
+        beside = target.with_name(f"{target.stem}-{kind}")
+        if kind == "html":
+            here = len(studies) == 1 and not is_remote(target)
+            base = html.relative(str(studies[0].folder), str(target)) if here else ""
+            write_text(target, html.render(front, sections, base))
+            written.append(target)
+        elif kind == "md":
+            written.append(target.with_suffix(".md"))
+            write_text(written[-1], exports.markdown(front, sections))
+        elif kind == "csv":
+            written.append(beside)
+            exports.write_csv(sections, beside)
+        else:
+            written.append(beside)
+            exports.write_images(sections, beside, kind, say)
+    return written

@@ -238,6 +238,20 @@ class Study:
         return list(self.settings["arms"])
 
     @property
+    def controls(self) -> dict[str, tuple[str, str]]:
+        """Kind of control ("same", "broken") -> its arm, and the copy that was made of it."""
+        said = self.settings.get("controls") or {}
+        words = {"same": "again", "broken": "broken"}
+        found = {kind: (said[kind]["arm"], said[kind][words[kind]]) for kind in said if said[kind]}
+        return {kind: pair for kind, pair in found.items() if set(pair) <= set(self.arms)}
+
+    @property
+    def contenders(self) -> list[str]:
+        """The arms that the study asks about: all but the copies that controls added."""
+        copies = {copy for _, copy in self.controls.values()}
+        return [arm for arm in self.arms if arm not in copies]
+
+    @property
     def sampler(self) -> str:
         """How configs were drawn."""
         return str(self.settings["design"]["sampler"])

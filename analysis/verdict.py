@@ -10,44 +10,43 @@ from analysis.statistics import Comparison
 from analysis.tables import Study
 
 ALPHA = 0.05
-INDEPENDENT = frozenset({"random", "replicate"})
-"""Samplers whose trials are independent draws."""
+
+
+def compared(study: Study, first: str, second: str) -> Comparison | None:
+    """Compare two arms over configs, or over seeds where configs are repeated; p not adjusted.
+
+    Only in random designs and repeated configs whose trials all could end: other samplers do not
+    draw independently, nor do trials that compete. Paired draws are compared config by config
+    (exact sign test), others by ranks (Mann-Whitney). Failures score +inf and so lose against any
+    score. None where nothing can be compared.
+    """
+    if not study.independent:
+        return None
+    a, b = study.unit_scores(first), study.unit_scores(second)
+    if study.paired:
+        common = a.index.intersection(b.index)
+        wins, losses, p = statistics.sign_test(a[common], b[common])
+        return Comparison(first, second, wins, losses, len(common), p)
+    if not len(a) or not len(b):
+        return None
+    wins, losses, p = statistics.rank_test(a, b)
+    return Comparison(first, second, wins, losses, len(a) * len(b), p)
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """Compare every pair of arms over configs, or over seeds where configs are repeated.
-
-    Only of random designs and repeated configs whose trials all could end: other samplers do
-    not draw independently, nor do trials that compete.
-    Paired draws are compared config by config (exact sign test), others by ranks (Mann-Whitney).
-    Failures score +inf and so lose against any score. P-values are adjusted by Holm's method.
-    """
-    if study.adaptive or study.settings["design"]["sampler"] not in INDEPENDENT:
-        return []
-    found = []
-    for first, second in itertools.combinations(study.arms, 2):
-        a, b = study.unit_scores(first), study.unit_scores(second)
-        if _paired(study):
-            common = a.index.intersection(b.index)
-            wins, losses, p = statistics.sign_test(a[common], b[common])
-            found.append(Comparison(first, second, wins, losses, len(common), p))
-        elif len(a) and len(b):
-            wins, losses, p = statistics.rank_test(a, b)
-            found.append(Comparison(first, second, wins, losses, len(a) * len(b), p))
+    """Compare every pair of arms, copies that controls added aside; p by Holm's method."""
+    pairs = itertools.combinations(study.contenders, 2)
+    found = [c for pair in pairs if (c := compared(study, *pair)) is not None]
     adjusted = statistics.holm([c.p for c in found])
     return [c._replace(p=p) for c, p in zip(found, adjusted, strict=True)]
 
 
-def _paired(study: Study) -> bool:
-    """Whether unit i means the same draw in every arm; a seed does not, at different configs."""
-    return study.unit == "configuration" and bool(study.settings["design"]["paired"])
-
-
 def verdict(study: Study) -> str:
     """Return the sentence that opens the report."""
-    arms, configs = study.arms, [len(study.unit_scores(arm)) for arm in study.arms]
-    sampler = study.settings["design"]["sampler"]
-    if study.adaptive or sampler not in INDEPENDENT:
+    arms = study.contenders
+    configs = [len(study.unit_scores(arm)) for arm in arms]
+    if not study.independent:
+        sampler = study.sampler
         how = "searched adaptively" if sampler == "tpe" else f"tried the points of a {sampler}"
         if study.rule is not None:
             how = f"stopped trials by {study.rule} while others did better"
@@ -79,7 +78,7 @@ def _won(study: Study, c: Comparison) -> str:
 
 
 def _cannot_tell(study: Study, fewest: int, most: int) -> str:
-    arms = len(study.arms)
+    arms = len(study.contenders)
     n = str(fewest) if fewest == most else f"{fewest} to {most}"
     pairs = math.comb(arms, 2)
     counted = f"{pairs} comparison{'s' if pairs > 1 else ''}"
@@ -88,7 +87,7 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
         f"This study cannot tell its {arms} arms apart: with {n} "
         f"{study.unit}{'s' if most > 1 else ''} an arm"
     )
-    if _paired(study) and smallest > ALPHA:
+    if study.paired and smallest > ALPHA:
         possible = (
             "no outcome could have been significant"
             if smallest >= 1

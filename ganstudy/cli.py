@@ -595,24 +595,68 @@ def status(directory: StudyDir) -> None:
 
 @app.command()
 def report(
-    directory: StudyDir,
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A study's folder, or several to compare; a bare table of trials (.parquet) too.",
+            metavar="DIR...",
+            parser=at_place,
+        ),
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The HTML file.")] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="html (default), md, csv, png, svg; may be repeated."),
+    ] = None,
 ) -> None:
-    """Write the study's report: one HTML page that needs no network."""
-    from analysis.report import write_report
+    """Write the report on a study, or on several side by side: one page that needs no network.
 
+    Markdown goes beside it; the CSV of every table and figure, and pictures of the figures, which
+    need an installed Chromium or Chrome, go into folders beside it.
+    """
+    from analysis.exports import FORMATS, NoBrowserError
+    from analysis.report import write_reports
+    from ganstudy.registry import unknown
+
+    for kind in kinds or []:
+        if kind not in FORMATS:
+            refuse(f"--format: {unknown('format', kind, FORMATS)}")
+    for directory in directories:
+        _refresh(directory)
+    target = output or _beside(directories)
+    try:
+        written = write_reports(directories, target, kinds or ["html"], tell)
+    except (FileNotFoundError, ValueError, NoBrowserError) as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{target}: {error.strerror or error}")
+    for path in written:
+        out.print(Text(str(path)), soft_wrap=True)
+
+
+def tell(message: str) -> None:
+    """Tell a person what is going on."""
+    err.print(Text(message), soft_wrap=True)
+
+
+def _beside(directories: list[Path]) -> Path:
+    """Return where a report goes that nobody placed."""
+    if len(directories) > 1:
+        return Path("comparison.html")
+    (place,) = directories
+    return place.with_name("report.html") if place.suffix == ".parquet" else place / "report.html"
+
+
+def _refresh(directory: Path) -> None:
+    """Bring a study's tables up to what its trials have written, where that can be."""
+    if not (directory / "trials").exists():  # copied tables, or a bare one
+        return
     folder = opened(directory)
-    target = output or directory / "report.html"
     try:
         if not folder.driven():
             folder.compact()
     except OSError as error:  # a read-only study still has its tables
         err.print(Text(f"the tables were not refreshed: {error.strerror}"))
-    try:
-        write_report(directory, target)
-    except OSError as error:
-        refuse(f"{target}: {error.strerror or error}")
-    out.print(Text(str(target)), soft_wrap=True)
 
 
 @app.command()

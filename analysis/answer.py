@@ -1,0 +1,111 @@
+"""The plain-language answer that a report opens with, generated from its numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from analysis import statistics
+from analysis.budget import judged_k, why_none
+from analysis.page import number
+from analysis.sceptic import control_outcomes, control_sentence, unchanged
+from analysis.tables import Study
+from analysis.verdict import verdict
+
+
+def answer(study: Study) -> list[str]:
+    """Return the sentences, what was found first, then how sure it is."""
+    if study.outcomes.empty:
+        return [verdict(study)]
+    told = [verdict(study), leaders(study), equivalence(study), failures(study)]
+    told += [control_sentence(outcome) for outcome in control_outcomes(study)]
+    if unchanged(study) is False:
+        told.append(
+            "How the study is judged was changed after its first trial, so that nothing here was "
+            "fixed beforehand."
+        )
+    return [sentence for sentence in told if sentence]
+
+
+def leaders(study: Study) -> str:
+    """Return the best arm at the judged budget with its interval, and the runner-up with its."""
+    k = judged_k(study)
+    scores = {arm: study.unit_scores(arm).to_numpy() for arm in study.contenders}
+    if why_none(study) or len(scores) < 2 or any(len(values) < k for values in scores.values()):
+        return ""
+    best = {arm: statistics.median_best_of_k(values, k) for arm, values in scores.items()}
+    first, second = sorted(best, key=lambda arm: best[arm].value)[:2]
+    if not math.isfinite(best[first].value):
+        return f"Of k = {k} configurations all fail in half of all choices, in every arm."
+    told = [f"{arm} {_interval(study, best[arm])}" for arm in (first, second)]
+    sure = (
+        "" if study.independent and best[first].has_interval
+        else " There is no interval: too few configurations, or no independent draws."
+    )  # fmt: skip
+    return (
+        f"With a budget of k = {k} configuration{'s' if k > 1 else ''} the best median "
+        f"{study.primary} is that of {told[0]}, then {told[1]}.{sure}"
+    )
+
+
+def _interval(study: Study, estimate: statistics.Estimate) -> str:
+    value = number(study.sign * estimate.value) if math.isfinite(estimate.value) else "failed"
+    if estimate.low is None or estimate.high is None or not study.independent:
+        return value
+    ends = sorted((study.sign * estimate.low, study.sign * estimate.high))
+    shown = [number(end) if math.isfinite(end) else "failed" for end in ends]
+    return f"{value} [{shown[0]}, {shown[1]}]"
+
+
+def equivalence(study: Study) -> str:
+    """Return how many pairs of arms are as good as equal within the margin."""
+    k, margin = judged_k(study), study.judgement.margin
+    scores = {arm: study.unit_scores(arm).to_numpy() for arm in study.contenders}
+    usable = all(len(values) >= k and (values > 0).all() for values in scores.values())
+    if why_none(study) or not study.independent or len(scores) < 2 or not usable:
+        return ""
+    verdicts = [
+        statistics.equivalent_best_of_k(scores[a], scores[b], k, margin).verdict
+        for a, b in itertools.combinations(scores, 2)
+    ]
+    equal, n = verdicts.count("equivalent"), len(verdicts)
+    estimand = f"the ratio of their median best of {k}"
+    if equal:
+        return (
+            f"{equal} of {n} pairs of arms are equivalent within {margin:.0%} (by {estimand}, two "
+            f"one-sided tests at 5 %)."
+        )
+    return (
+        f"No pair of arms is shown to be equivalent within {margin:.0%} (by {estimand}), so where "
+        f"no difference was found there may still be one."
+    )
+
+
+def failures(study: Study) -> str:
+    """Return how many trials failed, and in which arms most and fewest did."""
+    failed = {
+        arm: (int(np.isinf(trials["score"]).sum()), len(trials))
+        for arm in study.contenders
+        if len(trials := study.counted(arm))
+    }
+    total, n = (
+        (sum(numbers) for numbers in zip(*failed.values(), strict=True)) if failed else (0, 0)
+    )
+    if not total:
+        return f"None of {n} trials failed." if n else ""
+    shares = {arm: statistics.rate(*numbers) for arm, numbers in failed.items()}
+    most, fewest = (
+        max(shares, key=lambda a: shares[a].value),
+        min(shares, key=lambda a: shares[a].value),
+    )
+    told = f"{total} of {n} trials failed"
+    if shares[most].value == shares[fewest].value:
+        return f"{told}, as many in every arm."
+    ends = f"most in {most} ({_rate(shares[most])}), fewest in {fewest} ({_rate(shares[fewest])})"
+    return f"{told}: {ends}."
+
+
+def _rate(share: statistics.Estimate) -> str:
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
