@@ -63,11 +63,15 @@ err = Careful(stderr=True)
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", metavar="STUDY")]
 
 
-def at_place(text: str) -> Path:
-    """Return the folder or URI that was named, or refuse what cannot be reached."""
+def at_place(named: str | Path) -> Path:
+    """Return the folder or URI that was named, or refuse what cannot be reached.
+
+    A default comes as the path that it is, in newer versions of typer.
+    """
     from ganstudy.provenance import holds_secret
     from ganstudy.storage import location, reach
 
+    text = str(named)
     if holds_secret(text):  # it would stand in tables, tags and reports
         refuse(
             f"{text}: what stands at *** would be recorded with the results; set it in the "

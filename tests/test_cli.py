@@ -86,6 +86,14 @@ def test_a_folder_that_is_no_study_exits_2(command, tmp_path):
     assert "is not a study's folder" in result.stderr
 
 
+def test_a_study_runs_in_the_default_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text("study: nothing\n")
+    result = invoke("run", "study.yaml")
+    assert result.exit_code == 2, result.exception
+    assert "arms: at least one arm is needed" in result.stderr
+
+
 def test_python_tags_are_never_executed(tmp_path):
     witness = tmp_path / "executed"
     study = tmp_path / "study.yaml"
