@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -57,10 +58,13 @@ def marginal_data(samples: Mapping[str, Sample], sign: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MARGINAL_COLUMNS)
 
 
+_rate = lru_cache(maxsize=None)(statistics.rate)  # exact intervals are slow, and many cells alike
+
+
 def _outcomes(scores: Floats, sign: int) -> tuple[float, ...]:
     median = statistics.median_best_of_k(scores, 1)
     failed = int(np.isinf(scores).sum())
-    rate = statistics.rate(failed, len(scores))
+    rate = _rate(failed, len(scores))
     ends = [math.nan if end is None else sign * end for end in (median.low, median.high)]
     low, high = ends if sign == 1 else ends[::-1]
     shares = [math.nan if v is None else v for v in (rate.value, rate.low, rate.high)]

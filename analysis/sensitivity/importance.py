@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,15 @@ from analysis.sensitivity.space import Floats, Ints, Parameter, Sample
 from analysis.statistics import holm
 from analysis.style import layout, style
 
+if TYPE_CHECKING:
+    import optuna
+
 LEAST = 40
 """Configurations below which nothing is told: of 40 with six ranges a parameter that explains
 half of the score's variance is found in 94 of 100 studies, of 30 in 78, of 20 in 55."""
 LEAST_FAILURES = 10
 """Failures, and others, below which nothing is told of failing."""
-MOST = 300
+MOST = 200
 """Configurations that enter the forests, for their time."""
 PERMUTATIONS = 999
 SHUFFLES = 19
@@ -156,10 +159,11 @@ def importances(outcome: Outcome) -> pd.DataFrame:
     kept = _thinned(len(outcome.values))
     x = {p.key: outcome.of.positions[p.key][outcome.rows[kept]] for p in parameters}
     rng = np.random.default_rng(SEED)
+    evaluator = Fanova([*parameters, *parameters], outcome.values[kept])
     real, shuffled = [], []
     for i in range(SHUFFLES):
-        copies = {key: rng.permutation(values) for key, values in x.items()}
-        shares = fanova(parameters, [x, copies], outcome.values[kept], seed=i)
+        copies = [rng.permutation(values) for values in x.values()]
+        shares = evaluator.shares([*x.values(), *copies], seed=i).reshape(2, -1)
         real.append(shares[0])
         shuffled.append(shares[1])
     mean, chance = np.mean(real, axis=0), np.max(shuffled, axis=0)
@@ -175,46 +179,52 @@ def _thinned(n: int) -> Ints:
     return np.unique(np.linspace(0, n - 1, min(n, MOST)).round().astype(np.int64))
 
 
-def fanova(
-    parameters: Sequence[Parameter],
-    groups: Sequence[Mapping[str, Floats]],
-    values: Floats,
-    seed: int,
-) -> Floats:
-    """Return optuna's functional ANOVA importances of several sets of the same parameters.
+class Fanova:
+    """Optuna's functional ANOVA of one outcome, at positions that may change."""
 
-    Args:
-        parameters: p parameters.
-        groups: Sets of key -> n positions.
-        values: n values of the outcome.
-        seed: Of the forest.
+    def __init__(self, parameters: Sequence[Parameter], values: Floats) -> None:
+        """Make a trial a value once: that takes longer than a forest.
 
-    Returns:
-        Shares of variance, one row a set, p columns.
-    """
-    import optuna  # slow to import, and few commands need it
-    from optuna.importance import FanovaImportanceEvaluator
+        Args:
+            parameters: One a column; one may stand there twice.
+            values: n values of the outcome.
+        """
+        import optuna  # slow to import, and few commands need it
 
-    names = [(g, p) for g in range(len(groups)) for p in parameters]
-    distributions = {f"{g}/{p.key}": _distribution(optuna, p) for g, p in names}
-    columns = [
-        groups[g][p.key].astype(int).tolist()
-        if p.choices
-        else groups[g][p.key].clip(0, 1).tolist()
-        for g, p in names
-    ]
-    trials = [
-        optuna.trial.create_trial(
-            params=dict(zip(distributions, row, strict=True)),
-            distributions=distributions,
-            value=float(value),
-        )
-        for row, value in zip(zip(*columns, strict=True), values, strict=True)
-    ]
-    evaluator = FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=seed)
-    study = cast(optuna.Study, _Recorded(trials))
-    shares = evaluator.evaluate(study, target=lambda trial: float(trial.values[0]))
-    return np.array([float(shares[name]) for name in distributions]).reshape(len(groups), -1)
+        self.parameters = parameters
+        self.distributions = {
+            f"{i:03d}": _distribution(optuna, p) for i, p in enumerate(parameters)
+        }
+        blank = {
+            key: d.choices[0] if p.choices else 0.0
+            for (key, d), p in zip(self.distributions.items(), parameters, strict=True)
+        }
+        self.trials = [
+            optuna.trial.create_trial(
+                params=blank, distributions=self.distributions, value=float(value)
+            )
+            for value in values
+        ]
+
+    def shares(self, columns: Sequence[Floats], seed: int) -> Floats:
+        """Return each column's share of the variance of a forest with this seed.
+
+        Args:
+            columns: n positions of every parameter.
+            seed: Of the forest.
+        """
+        from optuna.importance import FanovaImportanceEvaluator
+
+        plain = [
+            (column.astype(int) if p.choices else column.clip(0, 1)).tolist()
+            for p, column in zip(self.parameters, columns, strict=True)
+        ]
+        for trial, row in zip(self.trials, zip(*plain, strict=True), strict=True):
+            trial.params = dict(zip(self.distributions, row, strict=True))
+        evaluator = FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=seed)
+        study = cast("optuna.Study", _Recorded(self.trials))
+        shares = evaluator.evaluate(study, target=lambda trial: float(trial.values[0]))
+        return np.array([float(shares[name]) for name in self.distributions])
 
 
 def _distribution(optuna: Any, parameter: Parameter) -> Any:

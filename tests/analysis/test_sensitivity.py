@@ -163,7 +163,9 @@ class TestImportance:
     def test_equals_optuna_on_a_real_study(self, synthetic, monkeypatch):
         of = sample_of(synthetic, 60, lr_matters)
         outcome = importance.outcomes(of, 1)[0]
-        ours = importance.fanova(of.common, [of.positions], outcome.values, seed=3)[0]
+        ours = importance.Fanova(of.common, outcome.values).shares(
+            [of.positions[p.key] for p in of.common], seed=3
+        )
         study = optuna.create_study()
         for row in range(60):
             distributions = {
