@@ -30,14 +30,7 @@ def measured(study: Study) -> Section | None:
 
 def searched(study: Study) -> Section | None:
     """Return what was run: the components with their formulas, and the search space."""
-    parts: list[Part] = []
-    components = component_rows(study)
-    if len(components):
-        reading = (
-            "Losses are of logits: where a formula has a sigmoid it says so. Penalty points: "
-            "where a regulariser evaluates the discriminator."
-        )
-        parts.append(Table("components", "What was run", reading, components))
+    parts: list[Part] = [*_component_tables(study)]
     space = pd.DataFrame(
         _parameter_rows(study), columns=["arm", "key", "drawn from", "best trial"]
     )
@@ -47,25 +40,66 @@ def searched(study: Study) -> Section | None:
     return Section("parameters", "What was run, and what was searched", parts) if parts else None
 
 
+FORMULAS = {
+    "loss": ["discriminator", "generator", "sigmoid"],
+    "regularizers": ["penalty", "at"],
+}
+"""Kind of component -> the parts of its formula."""
+
+
 def component_rows(study: Study) -> pd.DataFrame:
-    """Return one row per arm and component that was run; empty where they were not recorded."""
-    rows = [
-        {"arm": arm, "kind": kind, **_component(part)}
-        for arm, kinds in study.components.get("arms", {}).items()
-        for kind, found in kinds.items()
-        for part in (found if isinstance(found, list) else [found])
-    ]
-    return pd.DataFrame(rows)
+    """Return one row per component and options that were run, with the arms that ran it.
+
+    Empty where components were not recorded.
+    """
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for arm, kinds in study.components.get("arms", {}).items():
+        for kind, found in kinds.items():
+            for part in found:
+                options = ", ".join(f"{k} {v}" for k, v in (part.get("options") or {}).items())
+                key = (kind, str(part["name"]), options)
+                row = rows.setdefault(key, {"arms": [], **_component(part)})
+                row["arms"].append(arm)
+    every = len(study.components.get("arms", {}))
+    return pd.DataFrame(
+        [
+            {"kind": kind, "name": name, "options": options}
+            | row
+            | {"arms": "all" if len(row["arms"]) == every else ", ".join(row["arms"])}
+            for (kind, name, options), row in rows.items()
+        ]
+    )
 
 
 def _component(part: Mapping[str, Any]) -> dict[str, str]:
-    options = ", ".join(f"{k} {v}" for k, v in (part.get("options") or {}).items())
+    formula = part.get("formula") or {}
+    told = {key: str(formula.get(key, "")) for keys in FORMULAS.values() for key in keys}
     return {
-        "name": str(part.get("name", "")),
-        "options": options,
-        "formula": str(part.get("formula") or part.get("summary") or ""),
+        "summary": str(part.get("summary") or ""),
         "paper": str(part.get("paper") or ""),
-    }
+    } | told
+
+
+def _component_tables(study: Study) -> list[Table]:
+    """Return the losses and the regularisers with their formulas, then all other components."""
+    rows = component_rows(study)
+    if rows.empty:
+        return []
+    letters = study.components.get("notation") or {}
+    notation = "; ".join(f"{letter}: {meaning}" for letter, meaning in letters.items())
+    titles = {"loss": "Losses as run", "regularizers": "Regularisers as run"}
+    readings = {"loss": notation, "regularizers": "At: where the discriminator is looked at."}
+    tables = []
+    for kind, formulas in FORMULAS.items():
+        mine = rows[rows["kind"] == kind]
+        if len(mine):
+            shown = mine[["name", *formulas, "options", "arms", "paper"]]
+            tables.append(Table(f"components-{kind}", titles[kind], readings[kind], shown))
+    rest = rows[~rows["kind"].isin(list(FORMULAS))]
+    shown = rest[["kind", "name", "options", "summary", "arms", "paper"]]
+    reading = "Options as written or by default; what a space draws stands below."
+    tables.append(Table("components", "Everything else that was run", reading, shown))
+    return tables
 
 
 def made(study: Study) -> Section | None:

@@ -207,7 +207,7 @@ def across(studies: Mapping[str, Study]) -> Section | None:
         reading = (
             f"Median best of k of each arm as a multiple of {reference}'s in the same study "
             f"(below 1: better), with its conservative interval. Diamonds: geometric mean over "
-            f"studies, with Student's interval over them: raw scores of different data sets are never "
+            f"studies, with Student's interval over them: raw scores of data sets are never "
             f"averaged.{f' Careful: {warning}.' if warning else ''}"
         )
         parts.append(
