@@ -61,13 +61,9 @@ def firth_logistic(
     columns, y = np.asarray(x, dtype=np.float64), np.asarray(failed, dtype=np.float64)
     _check_design(columns, y, names)
     likelihood = _PenalisedLikelihood(np.column_stack([np.ones(len(y)), columns]), y)
-    best, top = likelihood.maximise(np.zeros(columns.shape[1] + 1))
-    bound = top - stats.chi2.ppf(confidence, 1) / 2
-    ends = [likelihood.interval(j, best, bound) for j in range(len(best))]
-    ratios = [2 * (top - likelihood.profile(j, 0.0, best)) for j in range(len(best))]
-    low, high = np.array(ends).T
-    p = stats.chi2.sf(np.maximum(ratios, 0), 1)
-    return FirthFit(("intercept", *names), best, low, high, p, len(y), int(y.sum()))
+    fits = [likelihood.root(j, confidence) for j in range(columns.shape[1] + 1)]
+    low, high, p = np.array(fits).T
+    return FirthFit(("intercept", *names), likelihood.best, low, high, p, len(y), int(y.sum()))
 
 
 def _check_design(columns: Array, y: Array, names: Sequence[str]) -> None:
@@ -91,27 +87,27 @@ def _check_design(columns: Array, y: Array, names: Sequence[str]) -> None:
 
 
 class _PenalisedLikelihood:
-    """The penalised log likelihood of a design, and its maxima with one coefficient held."""
+    """The penalised log likelihood of a design, its maximum and its profiles."""
 
     def __init__(self, design: Array, y: Array) -> None:
         self.design, self.y = design, y
+        self.best, self.top = self._maximise(np.zeros(design.shape[1]), None, 1e-13)
+        self.spread = np.linalg.inv(self._parts(self.best)[2])
 
     def _parts(self, beta: Array) -> tuple[float, Array, Array]:
         """Return the penalised log likelihood, its gradient and the information matrix."""
         linear = self.design @ beta
         share = special.expit(linear)
         weights = share * (1 - share)
-        information = self.design.T @ (weights[:, None] * self.design)
+        information = (self.design.T * weights) @ self.design
         sign, log_det = np.linalg.slogdet(information)
-        if sign <= 0 or not np.isfinite(log_det):
+        if sign <= 0 or not np.isfinite(log_det):  # so far out that every share is 0 or 1
             return -math.inf, np.zeros_like(beta), information
-        value = float((self.y * linear - np.logaddexp(0, linear)).sum() + log_det / 2)
-        leverage = weights * np.einsum(
-            "ij,ji->i", self.design, np.linalg.solve(information, self.design.T)
-        )
-        return value, self.design.T @ (self.y - share + leverage * (0.5 - share)), information
+        value = float(self.y @ linear - np.logaddexp(0, linear).sum() + log_det / 2)
+        leverage = ((self.design @ np.linalg.inv(information)) * self.design).sum(axis=1) * weights
+        return value, (self.y - share + leverage * (0.5 - share)) @ self.design, information
 
-    def maximise(self, start: Array, held: int | None = None) -> tuple[Array, float]:
+    def _maximise(self, start: Array, held: int | None, least_gain: float) -> tuple[Array, float]:
         """Return the maximum and its value, by Fisher scoring with halved steps.
 
         The penalty always is that of the whole design, also where a coefficient is held.
@@ -124,7 +120,7 @@ class _PenalisedLikelihood:
                 break
             step = np.zeros_like(beta)
             step[free] = np.linalg.solve(information[np.ix_(free, free)], gradient[free])
-            if step @ gradient < 1e-10:  # what is left to gain of the log likelihood
+            if step @ gradient < least_gain:
                 break
             found = self._climb(beta, step, value)
             if found is None:
@@ -143,27 +139,38 @@ class _PenalisedLikelihood:
                 return tried, parts
         return None
 
-    def profile(self, j: int, at: float, best: Array) -> float:
-        """Return the highest value with coefficient `j` held at `at`."""
-        # The others start where the quadratic around `best` has its maximum.
-        spread = np.linalg.inv(self._parts(best)[2])
-        start = best + spread[:, j] / spread[j, j] * (at - best[j])
-        start[j] = at
-        return self.maximise(start, held=j)[1]
+    def drop(self, j: int, at: float, near: Array) -> tuple[float, Array]:
+        """Return twice how far the profile at `at` of coefficient `j` lies below the maximum.
 
-    def interval(self, j: int, best: Array, bound: float) -> tuple[float, float]:
-        """Return where the profile of coefficient `j` falls to `bound`, on either side."""
-        unit = math.sqrt(np.linalg.inv(self._parts(best)[2])[j, j])
+        A profile may have several maxima where data are nearly separated: the search starts from
+        a solution `near` by and from the quadratic around the maximum, and the higher end counts.
+        """
+        straight = self.best + self.spread[:, j] / self.spread[j, j] * (at - self.best[j])
+        found = []
+        for start in (straight, near.copy()):
+            start[j] = at
+            found.append(self._maximise(start, j, 1e-8))
+        beta, value = max(found, key=lambda one: one[1])
+        return max(0.0, 2 * (self.top - value)), beta
+
+    def root(self, j: int, confidence: float) -> tuple[float, float, float]:
+        """Return both ends of the interval of coefficient `j` and the p that it is 0."""
+        limit, unit = float(stats.norm.ppf((1 + confidence) / 2)), math.sqrt(self.spread[j, j])
 
         def end(direction: float) -> float:
-            def above(reach: float) -> float:
-                return max(self.profile(j, best[j] + direction * reach * unit, best) - bound, -1e6)
+            near = self.best
 
-            reach = 2.0
-            while above(reach) > 0:
+            def beyond(reach: float) -> float:
+                nonlocal near
+                drop, near = self.drop(j, self.best[j] + direction * reach, near)
+                # The square root of the drop is nearly straight, which the search likes.
+                return min(math.sqrt(drop), 1e3) - limit
+
+            reach = limit * unit
+            while beyond(reach) < 0:
                 reach *= 2
-            return float(
-                best[j] + direction * unit * optimize.brentq(above, 0.0, reach, xtol=1e-6)
-            )
+            root = optimize.brentq(beyond, 0.0, reach, xtol=1e-6 * unit)
+            return float(self.best[j] + direction * root)
 
-        return end(-1.0), end(1.0)
+        p = float(stats.chi2.sf(self.drop(j, 0.0, self.best)[0], 1))
+        return end(-1.0), end(1.0), p
