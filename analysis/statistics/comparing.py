@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from analysis.statistics.estimate import (
     CONFIDENCE,
@@ -68,10 +68,12 @@ def probability_of_improvement(
 ) -> Estimate:
     """Return P(a < b) + P(a = b) / 2: how often a run of the first arm beats one of the second.
 
-    Over all pairs of two independent samples, with Newcombe's score interval (2006, method 5),
-    which keeps inside [0, 1] and holds where one sample beats the other throughout. `paired`
-    looks at the pairs of a shared design alone, with the interval of a share of as many trials
-    (`rate`), a tie being half a success; ties make it wider than it need be. Two failures tie.
+    Over all pairs of two independent samples. Either end of the interval is the outer one of
+    Newcombe's score interval (2006, method 5), which holds where one sample beats the other
+    throughout but takes their spreads for alike, and of Brunner and Munzel's on the logit scale
+    (2000), which is the other way round. `paired` looks at the pairs of a shared design alone,
+    with Clopper and Pearson's interval, a tie being half a success; ties make it wider than it
+    need be. Two failures tie.
 
     Args:
         first: Scores of the first arm, lower is better, +inf for a failure.
@@ -91,7 +93,9 @@ def probability_of_improvement(
     a, b = checked_scores(first), checked_scores(second)
     wins, losses, _ = rank_test(a, b)
     value = (1 + (wins - losses) / (len(a) * len(b))) / 2
-    low, high = _newcombe(value, len(a), len(b), confidence)
+    score = _newcombe(value, len(a), len(b), confidence)
+    logit = _brunner_munzel(value, a, b, confidence)
+    low, high = min(score[0], logit[0]), max(score[1], logit[1])
     return Estimate(value, low, high, min(len(a), len(b)))
 
 
@@ -113,8 +117,25 @@ def _newcombe(value: float, m: int, n: int, confidence: float) -> tuple[float, f
         variance = theta * (1 - theta) * (1 + size * odds) / (m * n)
         return (value - theta) ** 2 - z * z * variance
 
-    low = optimize.brentq(excess, 0.0, value) if value > 0 else 0.0
-    high = optimize.brentq(excess, value, 1.0) if value < 1 else 1.0
+    low = optimize.brentq(excess, 0.0, value * (1 - 1e-12)) if value > 0 else 0.0
+    high = optimize.brentq(excess, value + (1 - value) * 1e-12, 1.0) if value < 1 else 1.0
+    return float(low), float(high)
+
+
+def _brunner_munzel(value: float, a: Array, b: Array, confidence: float) -> tuple[float, float]:
+    """Return the logit interval by the spread of every run's own share of wins."""
+    ranks = stats.rankdata(np.concatenate([a, b]))
+    first = (ranks[: len(a)] - stats.rankdata(a)) / len(b)
+    second = (ranks[len(a) :] - stats.rankdata(b)) / len(a)
+    if min(len(a), len(b)) < 2 or not 0 < value < 1:
+        return value, value  # no spread is known: Newcombe's alone counts
+    parts = first.var(ddof=1) / len(a), second.var(ddof=1) / len(b)
+    if sum(parts) == 0:
+        return value, value
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1))
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(sum(parts))
+    reach = half / (value * (1 - value))
+    low, high = special.expit(special.logit(value) + np.array([-reach, reach]))
     return float(low), float(high)
 
 
@@ -145,13 +166,19 @@ def interquartile_mean(
     value = float(stats.trim_mean(scores, 0.25))
     if n < 4:
         return Estimate(value, None, None, n)
-    ranks = np.sort(rng.integers(0, n, (draws, n)), axis=1)
-    cut = n // 4
-    means = scores[ranks[:, cut : n - cut]].mean(axis=1)
+    means = [_middle_mean(scores, rng) for _ in range(draws)]
     tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))
     low = float(np.quantile(means, tail, method="lower"))
     high = float(np.quantile(means, 1 - tail, method="higher"))
     return Estimate(value, low, high, n)
+
+
+def _middle_mean(scores: Array, rng: np.random.Generator) -> float:
+    """Return the interquartile mean of a resample of sorted scores."""
+    n = len(scores)
+    counts = np.bincount(rng.integers(0, n, n), minlength=n)
+    again, cut = np.repeat(scores, counts), n // 4
+    return float(again[cut : n - cut].mean())
 
 
 class Profile(NamedTuple):

@@ -16,10 +16,14 @@ MOST_STEPS = 200
 
 
 def rate(successes: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Return a share with its interval: Clopper-Pearson below n = 50, Wilson from there on."""
+    """Return a share with its interval: Clopper-Pearson below n = 50, Wilson from there on.
+
+    Wilson's is the one with continuity correction (Newcombe 1998, method 4): the plain one covers
+    as little as 0.84 of shares near 0 and 1. NaN without an interval where n is 0.
+    """
     if n == 0:
         return Estimate(math.nan, None, None, 0)
-    method: Literal["exact", "wilson"] = "exact" if n < 50 else "wilson"
+    method: Literal["exact", "wilsoncc"] = "exact" if n < 50 else "wilsoncc"
     interval = stats.binomtest(successes, n).proportion_ci(confidence, method)
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
@@ -158,18 +162,15 @@ class _PenalisedLikelihood:
         limit, unit = float(stats.norm.ppf((1 + confidence) / 2)), math.sqrt(self.spread[j, j])
 
         def end(direction: float) -> float:
-            near = self.best
-
-            def beyond(reach: float) -> float:
-                nonlocal near
-                drop, near = self.drop(j, self.best[j] + direction * reach, near)
+            def beyond(reach: float, near: Array) -> tuple[float, Array]:
+                drop, beta = self.drop(j, self.best[j] + direction * reach, near)
                 # The square root of the drop is nearly straight, which the search likes.
-                return min(math.sqrt(drop), 1e3) - limit
+                return min(math.sqrt(drop), 1e3) - limit, beta
 
-            reach = limit * unit
-            while beyond(reach) < 0:
-                reach *= 2
-            root = optimize.brentq(beyond, 0.0, reach, xtol=1e-6 * unit)
+            inner, reach, near = 0.0, limit * unit, self.best
+            while (step := beyond(reach, near))[0] < 0:
+                inner, reach, near = reach, 2 * reach, step[1]
+            root = optimize.brentq(lambda r: beyond(r, near)[0], inner, reach, xtol=1e-6 * unit)
             return float(self.best[j] + direction * root)
 
         p = float(stats.chi2.sf(self.drop(j, 0.0, self.best)[0], 1))
