@@ -262,8 +262,8 @@ def ordered_rows(data: Pairs) -> pd.DataFrame:
 
 def standing(study: Study) -> list[str]:
     """Return the arms that have scores, by mean rank among all scores, the leading one first."""
-    scores = {arm: study.unit_scores(arm) for arm in study.arms}
-    known = [arm for arm in study.arms if len(scores[arm])]
+    scores = {arm: study.unit_scores(arm) for arm in study.contenders}
+    known = [arm for arm in study.contenders if len(scores[arm])]
     if not known:
         return []
     ranks = stats.rankdata(np.concatenate([scores[arm] for arm in known]))
@@ -310,8 +310,8 @@ def _ends(low: float, high: float) -> tuple[float | None, float | None]:
 
 def why_none(study: Study) -> str:
     """Return why no pair of arms is tested, empty if pairs are."""
-    if len(study.arms) == 1:
-        return f"This study has one arm, {study.arms[0]}: there is no pair to compare."
+    if len(study.contenders) == 1:
+        return f"This study has one arm, {study.contenders[0]}: there is no pair to compare."
     if study.adaptive:
         return (
             "Trials of this study competed or were chosen by how others went, so no pair of arms "
@@ -353,7 +353,7 @@ def _tested(study: Study) -> list[Part]:
         "How often the arm of a mark beats the one named below it, ties counting half; bars are "
         "95 % intervals, and one that crosses the dotted half tells neither for the better. "
     )
-    if len(study.arms) > MOST_DOTS:
+    if len(study.contenders) > MOST_DOTS:
         reading = (
             "How often the arm of a row beats that of a column, ties counting half; in brackets "
             "where the 95 % interval holds one half, so that neither is told for the better. "
@@ -361,7 +361,7 @@ def _tested(study: Study) -> list[Part]:
     counts = rows["n"].min(), rows["n"].max()
     n = str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} to {counts[1]}"
     what = "shared configurations a pair" if data.paired else f"{data.unit}s in the smaller arm"
-    failed = sum(int(np.isinf(study.unit_scores(arm)).sum()) for arm in study.arms)
+    failed = sum(int(np.isinf(study.unit_scores(arm)).sum()) for arm in study.contenders)
     reading += f"n = {n} {what}; {failed} {data.unit}s failed over all arms, and lose."
-    plot = improvement_figure(rows, study.arms)
+    plot = improvement_figure(rows, study.contenders)
     return [*parts, Figure("improvement", "How often each arm is better", reading, plot, rows)]
