@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analysis.page import Figure, Part, Section, Table
+from analysis.page import Figure, Part, Section, Table, number
 from analysis.sensitivity import effects, importance
 from analysis.sensitivity.space import Parameter, Sample, edges, samples
 from analysis.tables import Study
@@ -71,6 +71,10 @@ def _importances(study: Study, swept: Mapping[str, Sample]) -> Section:
 def _maps(study: Study, swept: Mapping[str, Sample]) -> list[Part]:
     parts: list[Part] = []
     for arm, of in swept.items():
+        if not of.failed.any():
+            n = len(of.scores)
+            parts.append(f"{arm}: none of {n} configurations failed, so there is nothing to map.")
+            continue
         axes = effects.stability_axes(of)
         if len(axes) < 2:
             parts.append(f"{arm}: no map, for only {axes[0].key} was swept.")
@@ -87,7 +91,7 @@ def _pairs(study: Study, swept: Mapping[str, Sample]) -> list[Part]:
 
 def _grid(study: Study, of: Sample, x: Parameter, y: Parameter, color: str) -> Figure:
     data = effects.cells(of, x, y, study.sign)
-    plot = effects.grid_figure(data, of, x, y, color)
+    plot = effects.grid_figure(data, of, x, y, color, study.sign)
     counts = f"n = {len(of.scores)}, {int(of.failed.sum())} failed."
     if color == "median":
         reading = "In every cell the median score and how many of its configurations failed; "
@@ -111,4 +115,9 @@ def _edges(study: Study) -> Part:
         "one). Within 5 % of an end the best may well lie beyond it; chance is the probability "
         "that a blindly drawn configuration sits on an edge of at least one of the arm's ranges."
     )
-    return Table("edges", "Is the best at the edge of its range?", reading, rows)
+    texts = {
+        column: rows[column].map(number)
+        for column in ("value", "low", "high", "position", "chance")
+    }
+    title = "Is the best at the edge of its range?"
+    return Table("edges", title, reading, rows, rows.assign(**texts))

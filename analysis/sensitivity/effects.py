@@ -150,13 +150,9 @@ def _marginal_plot(
         _add_line(
             figure, mine, shared, look.symbol, ("failure_rate", "failure_low", "failure_high")
         )
-    x_axis: dict[str, object] = {"type": "log" if log else "linear", "anchor": "y"}
-    if all(p.choices for p in shown):
-        names = rows.drop_duplicates("center").sort_values("center")
-        x_axis |= {"tickvals": names["center"], "ticktext": names["label"]}
     figure.update_layout(
         **layout(height=460),
-        xaxis=x_axis,
+        xaxis=_drawn_axis(rows, shown) | {"anchor": "y"},
         yaxis={
             "domain": [0, 0.36],
             "range": [-0.03, 1.03],
@@ -166,6 +162,31 @@ def _marginal_plot(
         yaxis2=_score_axis(finite, log_y, lane) | {"domain": [0.42, 1], "title": "score"},
     )
     return figure
+
+
+def _drawn_axis(rows: pd.DataFrame, shown: Sequence[Parameter]) -> dict[str, object]:
+    """Return the axis of one hyper-parameter: its range as drawn, or its choices."""
+    if all(p.choices for p in shown):
+        names = rows.drop_duplicates("center").sort_values("center")
+        return {"tickvals": names["center"], "ticktext": names["label"]}
+    if any(p.choices for p in shown):  # a range in one arm, a choice in another
+        return {"type": "linear"}
+    low, high = min(p.low for p in shown), max(p.high for p in shown)
+    if not all(p.log for p in shown):
+        margin = 0.04 * (high - low)
+        return {"type": "linear", "range": [low - margin, high + margin]}
+    decades = math.log10(high / low)
+    ticks = [10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    ends = [math.log10(low) - 0.04 * decades, math.log10(high) + 0.04 * decades]
+    ticks = ticks if decades >= 2 else log_ticks(low, high)
+    return {
+        "type": "log", "range": ends, "tickvals": ticks,
+        "ticktext": [_tick(tick) for tick in ticks],
+    }  # fmt: skip
+
+
+def _tick(value: float) -> str:
+    return f"{value:.10g}" if 1e-3 <= value < 1e6 else f"{value:.0e}"
 
 
 def _add_line(
@@ -221,7 +242,7 @@ def _score_axis(finite: np.ndarray, log: bool, lane: float) -> dict[str, object]
     low, high = float(finite.min()), float(finite.max())
     ticks = log_ticks(low, high) if log else [float(v) for v in np.linspace(low, high, 4)]
     kept = [t for t in ticks if abs(t - lane) > 0.05 * (high - low) and low * 0.8 <= t or not log]
-    labels = [f"{t:.3g}" for t in kept]
+    labels = [_tick(float(f"{t:.3g}")) for t in kept]
     axis = {"type": "log" if log else "linear"}
     return axis | {"tickvals": [*kept, lane], "ticktext": [*labels, "failed"]}
 
@@ -255,11 +276,12 @@ def cells(of: Sample, x: Parameter, y: Parameter, sign: int) -> pd.DataFrame:
 
 
 def grid_figure(
-    data: pd.DataFrame, of: Sample, x: Parameter, y: Parameter, color: str
+    data: pd.DataFrame, of: Sample, x: Parameter, y: Parameter, color: str, sign: int
 ) -> go.Figure:
     """Draw the cells of two parameters, coloured by `median` or `failure_rate`; blank if empty.
 
     Every cell says both: the median score (`failed` where half of it did), and failures of n.
+    Of scores the lightest is the best: the lowest with a `sign` of 1, the highest with -1.
     """
     bins = min(MOST_CELLS, bins_for(len(of.scores)))
     shape = (y.levels(bins), x.levels(bins))
@@ -271,15 +293,16 @@ def grid_figure(
     counts = [f"<br>{k}/{n}" for k, n in zip(data["failed"], data["n"], strict=True)]
     for index, value in enumerate(values):
         at = int(data["y_level"].iloc[index]), int(data["x_level"].iloc[index])
-        worst = finite.max() if len(finite) and value > 0 else finite.min(initial=0.0)
+        worst = (finite.max() if value > 0 else finite.min()) if len(finite) else 0.0
         kept = value if math.isfinite(value) else worst
         z[at] = math.log10(kept) if log else kept
         told = f"{value:.0%}" if share else number(value)
         text[at] = told + counts[index]
+    scores = "Cividis_r" if sign == 1 else "Cividis"
     figure = go.Figure(
         go.Heatmap(
             z=z, text=text, texttemplate="%{text}", hoverinfo="text", xgap=2, ygap=2,
-            colorscale="Cividis_r" if not share else "Blues", showscale=False,
+            colorscale="Blues" if share else scores, showscale=False,
             zmin=0 if share else None, zmax=1 if share else None, hoverongaps=False,
         )
     )  # fmt: skip

@@ -149,7 +149,9 @@ def importances(outcome: Outcome) -> pd.DataFrame:
     range. Into every forest goes, beside each parameter, a copy with its values shuffled (as in
     Kursa & Rudnicki 2010, doi:10.18637/jss.v036.i11), whose true share is 0. Shuffling the
     outcome in place of the parameters would tear down the strong effects too, and a weaker one
-    then never exceeded the shares of pure noise, which also sum to 1.
+    then hardly ever exceeded the shares of pure noise, which also sum to 1: of a second effect
+    it found 8 % of 60 simulated studies of 100 configurations, this way 95 %. Beside a strong
+    effect this way told each of five parameters without any in 0 to 3 of 100 such studies.
 
     Returns:
         A row a parameter: `importance`, the mean over 19 forests; `chance`, the 95 % quantile of

@@ -152,6 +152,20 @@ class TestMarginals:
         assert data["failed"].sum() == of.failed.sum()
         assert not data.duplicated(["x_level", "y_level"]).any()
 
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_the_best_cell_is_the_lightest(self, synthetic, sign):
+        of = sample_of(synthetic, 150, lambda u, rng: sign * lr_kills(u, rng) * sign)
+        x, y = effects.stability_axes(of)
+        data = effects.cells(of, x, y, sign)
+        plot = effects.grid_figure(data, of, x, y, "median", sign)
+        drawn = np.asarray(plot.data[0].z, dtype=float)
+        assert np.isfinite(drawn).sum() == len(data)
+        scale = plot.data[0].colorscale
+        luminance = [
+            sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (scale[0][1], scale[-1][1])
+        ]
+        assert (luminance[0] > luminance[1]) == (sign == 1)
+
     def test_the_map_is_of_what_kills_where_no_ttur_is_swept(self, synthetic):
         spaces = {k: v for k, v in SPACE.items() if k != "ttur_ratio"}
         trials = arm_trials("a", 200, lr_kills, spaces)
@@ -204,7 +218,10 @@ class TestImportance:
         assert set(data.rows["arm"] + data.rows["outcome"]) == {"ascore", "bfailure"}
 
     def test_a_planted_null_passes_the_gate_once_in_twenty(self):
-        """Of 400 studies without any effect 5 % +- 3 standard errors are said to have one."""
+        """Of 400 studies without any effect 5 % +- 3 standard errors are said to have one.
+
+        Of 1,000 with six parameters it was 5.5 %.
+        """
         hits = 0
         parameters = [space.parse(key, drawn) for key, drawn in SPACE.items()]
         for seed in range(400):
@@ -265,7 +282,7 @@ class TestSection:
         section = sensitivity.section(study_of(synthetic, arms, spaces={"b": own}))
         shown = figures(section)
         assert set(shown["marginal-clip"].data["arm"]) == {"b"}
-        assert {"stability-a", "stability-b"} <= set(shown)
+        assert not {"stability-a", "stability-b"} & set(shown)  # nothing failed
         keys = [p.key for p in walk([section]) if isinstance(p, Figure | Table | Section)]
         assert len(keys) == len(set(keys))
 
