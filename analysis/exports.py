@@ -55,7 +55,7 @@ def _section(section: Section, depth: int) -> Iterator[str]:
 
 
 def _table(table: Table) -> Iterator[str]:
-    cells = table.cells.astype(str)
+    cells = table.cells
     if table.reading:
         yield _plain(table.reading)
         yield ""

@@ -56,7 +56,7 @@ def render(front: Front, sections: Sequence[Section], base: str = "") -> str:
     environment.filters |= {
         "plot": plot,
         "packed": packed,
-        "rows": lambda table: table.cells.astype(str).to_numpy().tolist(),
+        "rows": lambda table: table.cells.to_numpy().tolist(),
         "png": _png,
         "kind": lambda part: type(part).__name__,
         "slug": slug,
@@ -100,7 +100,7 @@ def _browsed(table: Table) -> str:
     columns = [
         {
             "name": str(name),
-            "cells": cells[name].astype(str).tolist(),
+            "cells": cells[name].tolist(),
             "keys": _keys(data[name]) if name in data else None,
         }
         for name in cells

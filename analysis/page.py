@@ -53,8 +53,9 @@ class Table:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """What the cells say."""
-        return self.data if self.shown is None else self.shown
+        """What the cells say, as text."""
+        shown = self.data if self.shown is None else self.shown
+        return shown.astype(object).map(_said)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,13 @@ class Section:
 
 
 Part = str | Figure | Table | Gallery | Section
+
+
+def _said(value: object) -> str:
+    """Return what a cell says."""
+    if value is None or isinstance(value, float):
+        return number(value)
+    return NONE if value is pd.NA else str(value)
 
 
 def walk(parts: Sequence[Part]) -> Iterator[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
+from analysis.bare import completed, seen_space
 from ganstudy.records import (
     CURVES,
     CURVES_SCHEMA,
@@ -29,7 +30,6 @@ from ganstudy.records import (
     SANITY,
     SANITY_SCHEMA,
     TIME_LIMIT,
-    TRIAL_COLUMNS,
     TRIALS,
     TrialStatus,
 )
@@ -41,8 +41,6 @@ FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
 OUTCOMES = frozenset({TrialStatus.COMPLETED, *FAILURES})
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
-NEEDED = ("arm",)
-"""Columns without which a table tells nothing; others are filled in, and said to be."""
 
 
 class Tables:
@@ -391,42 +389,6 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-DEFAULTS: Mapping[str, Any] = {
-    "seed": 0, "reason": "", "discriminator_updates": -1, "generator_updates": -1,
-    "images_seen": -1, "attempts": 1,
-}  # fmt: skip
-
-
-def completed(trials: pd.DataFrame, place: str) -> tuple[pd.DataFrame, list[str]]:
-    """Fill in the columns that a table of another version, or of another system, lacks.
-
-    Returns:
-        The table, and what a reader has to know of what was missing.
-
-    Raises:
-        ValueError: If a column is missing without which no report can be.
-    """
-    for name in NEEDED:
-        if name not in trials:
-            raise ValueError(f"{place}: the table of trials has no column {name!r}")
-    lacking = [name for name, _ in TRIAL_COLUMNS if name not in trials]
-    if not lacking:
-        return trials, []
-    trials = trials.copy()
-    numbers = pd.Series(np.arange(len(trials)), index=trials.index).astype(str)
-    for name, kind in TRIAL_COLUMNS:
-        if name in trials:
-            continue
-        if name in ("trial_id", "config_id", "result_hash"):
-            trials[name] = trials["arm"].astype(str) + "-" + numbers
-        elif name == "status":
-            trials[name] = str(TrialStatus.COMPLETED)
-        else:
-            empty = None if pa.types.is_string(kind) else math.nan
-            trials[name] = DEFAULTS.get(name, empty)
-    return trials, [f"The table of trials has no column {', '.join(lacking)}"]
-
-
 def _bare(folder: Path, tables: Tables, place: Path) -> Study:
     """Return a study of which only a table of trials is known.
 
@@ -436,9 +398,10 @@ def _bare(folder: Path, tables: Tables, place: Path) -> Study:
     scores = [name for name in tables.trials if str(name).startswith("best.")]
     if not scores:
         raise ValueError(f"{place}: the table of trials has no column best.<score>")
-    parameters = [str(n).removeprefix("param.") for n in tables.trials if str(n)[:6] == "param."]
-    space: dict[str, Any] = {name: {} for name in parameters}
-    arms = {str(arm): {"space": space} for arm in tables.trials["arm"].unique()}
+    arms = {
+        str(arm): {"space": seen_space(mine)}
+        for arm, mine in tables.trials.groupby("arm", sort=False)
+    }
     note = (
         "There is no study.yaml beside the table, so how its trials were drawn is not known: "
         "intervals and tests take them for independent random draws, and lower scores for better"

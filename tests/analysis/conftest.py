@@ -20,10 +20,10 @@ SPACE = {"generator_optimizer.lr": {"uniform": [0, 1]}}
 
 @pytest.fixture
 def synthetic(tmp_path: Path) -> Callable[..., Path]:
-    """Write a study of arm -> scores by config (inf: diverged), and return its folder."""
+    """Write a study of arm -> scores by config (inf: diverged), and return its folder, `at`."""
 
-    def write(arms: Mapping[str, list[float]], **settings: object) -> Path:
-        folder = StudyFolder(tmp_path / "study")
+    def write(arms: Mapping[str, list[float]], /, at: str = "study", **settings: object) -> Path:
+        folder = StudyFolder(tmp_path / at)
         folder.create()
         resolved = {
             "study": "synthetic",

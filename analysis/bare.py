@@ -1,0 +1,74 @@
+"""Tables of trials that are not quite ours: columns that lack, ranges that nobody stated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ganstudy.records import TRIAL_COLUMNS, TrialStatus
+
+NEEDED = ("arm",)
+"""Columns without which a table tells nothing; others are filled in, and said to be."""
+DEFAULTS: Mapping[str, Any] = {
+    "seed": 0, "reason": "", "discriminator_updates": -1, "generator_updates": -1,
+    "images_seen": -1, "attempts": 1,
+}  # fmt: skip
+
+
+def completed(trials: pd.DataFrame, place: str) -> tuple[pd.DataFrame, list[str]]:
+    """Fill in the columns that a table of another version, or of another system, lacks.
+
+    Returns:
+        The table, and what a reader has to know of what was missing.
+
+    Raises:
+        ValueError: If a column is missing without which no report can be.
+    """
+    for name in NEEDED:
+        if name not in trials:
+            raise ValueError(f"{place}: the table of trials has no column {name!r}")
+    lacking = [name for name, _ in TRIAL_COLUMNS if name not in trials]
+    if not lacking:
+        return trials, []
+    trials = trials.copy()
+    numbers = pd.Series(np.arange(len(trials)), index=trials.index).astype(str)
+    for name, kind in TRIAL_COLUMNS:
+        if name in trials:
+            continue
+        if name in ("trial_id", "config_id", "result_hash"):
+            trials[name] = trials["arm"].astype(str) + "-" + numbers
+        elif name == "status":
+            trials[name] = str(TrialStatus.COMPLETED)
+        else:
+            empty = None if pa.types.is_string(kind) else math.nan
+            trials[name] = DEFAULTS.get(name, empty)
+    return trials, [f"The table of trials has no column {', '.join(lacking)}"]
+
+
+FEWEST_OF_RANGE = 6
+"""Different numbers from which on a column is taken for draws from a range."""
+LOGARITHMIC = 100
+"""Largest over smallest value from which on they are taken to be drawn on a logarithmic scale."""
+
+
+def seen_space(trials: pd.DataFrame) -> dict[str, Any]:
+    """Return the ranges that the values of a bare table span, as a study would state them."""
+    space: dict[str, Any] = {}
+    for column in trials:
+        values = trials[column].dropna()
+        if not str(column).startswith("param.") or values.empty:
+            continue
+        space[str(column).removeprefix("param.")] = _spanned(values)
+    return space
+
+
+def _spanned(values: pd.Series[Any]) -> dict[str, list[Any]]:
+    if not pd.api.types.is_numeric_dtype(values) or values.nunique() < FEWEST_OF_RANGE:
+        return {"choice": sorted(values.unique().tolist())}
+    low, high = float(values.min()), float(values.max())
+    return {"log_uniform" if low > 0 and high / low >= LOGARITHMIC else "uniform": [low, high]}

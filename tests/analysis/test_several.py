@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import several
+from analysis.html import render
+from analysis.tables import Study
+from tests.analysis.conftest import SPACE
+
+INF = math.inf
+
+
+def made(synthetic, name: str, scores, **settings) -> Study:
+    """A synthetic study in a folder of its own."""
+    return Study.load(synthetic(scores, at=name, **settings))
+
+
+def on(dataset: str, arms) -> dict:
+    return {"arms": {arm: {"space": SPACE, "dataset": {"name": dataset}} for arm in arms}}
+
+
+def scores(seed: int, factor: float) -> list[float]:
+    return [float(v) for v in factor * np.random.default_rng(seed).lognormal(3, 0.3, 20)]
+
+
+def three(synthetic) -> dict[str, Study]:
+    """Arm b is 0.8, 0.5 and 0.3125 times as bad as a, on scales that differ by a thousand."""
+    studies = []
+    for i, (factor, scale) in enumerate([(0.8, 1), (0.5, 30), (0.3125, 1000)]):
+        a = scores(i, scale)
+        arms = {"a": a, "b": [factor * v for v in a]}
+        studies.append(made(synthetic, f"s{i}", arms, **on(f"set{i}", arms)))
+    return several.names(studies)
+
+
+def test_ratios_are_aggregated_as_logs_never_as_scores(synthetic):
+    studies = three(synthetic)
+    ratios = several.ratio_rows(studies)
+    assert ratios["ratio"].tolist() == pytest.approx([0.8, 0.5, 0.3125])
+    assert ratios["paired_ratio"].tolist() == pytest.approx([0.8, 0.5, 0.3125])
+    (aggregate,) = several.aggregate_rows(ratios).itertuples()
+    assert aggregate.ratio == pytest.approx(0.5)
+    assert aggregate.low < 0.5 < aggregate.high
+    assert aggregate.studies == 3
+    assert (ratios["p_holm"] < 0.001).all()
+
+
+def test_two_studies_warn_that_they_tell_little(synthetic):
+    studies = three(synthetic)
+    two = {name: studies[name] for name in ("s0", "s1")}
+    (aggregate,) = several.aggregate_rows(several.ratio_rows(two)).itertuples()
+    assert "2 data sets" in aggregate.warning
+
+
+def test_the_page_of_several_is_complete_and_repeatable(synthetic):
+    studies = list(three(synthetic).values())
+    page = render(*several.compose(studies))
+    assert page == render(*several.compose(studies))
+    assert "no test is made over so few" in page
+    assert "set2" in page
+
+
+def test_no_arm_in_common_is_said(synthetic):
+    pair = [
+        made(synthetic, "x", {"a": [1.0]}),
+        made(synthetic, "y", {"b": [1.0]}),
+    ]
+    front, _ = several.compose(pair)
+    assert front.answer == [
+        "These studies share no arm with results and no trial: nothing compares."
+    ]
+
+
+def test_the_same_trials_are_compared_before_and_after(synthetic):
+    before = scores(0, 1)
+    after = [0.9 * v for v in before[:-1]] + [INF]
+    pair = several.names(
+        [
+            made(synthetic, "before", {"a": before}),
+            made(synthetic, "after", {"a": after}),
+        ]
+    )
+    rows = several.repeated(*pair.values())
+    assert len(rows) == 20
+    front, sections = several.compose(list(pair.values()))
+    assert any("after is better in 19 of 20" in sentence for sentence in front.answer)
+    assert any("completed to diverged" in str(p) for s in sections for p in getattr(s, "parts", ())
+               for p in getattr(p, "parts", [p]))  # fmt: skip
+
+
+def test_equal_studies_are_equal_to_the_last_bit(synthetic):
+    pair = [made(synthetic, name, {"a": scores(0, 1)}) for name in ("x", "y")]
+    front, _ = several.compose(pair)
+    assert any("equal to the last bit" in sentence for sentence in front.answer)
+
+
+def test_trials_on_other_data_are_not_the_same_trials(synthetic):
+    x = three(synthetic)["s0"]
+    y = made(synthetic, "other", {"a": scores(0, 1)}, **on("elsewhere", ["a"]))
+    assert several.repeated(x, y).empty
+
+
+def test_a_narrow_study_is_found_within_a_wide_one(synthetic):
+    arms = {"a": [float(i) for i in range(1, 10)]}
+    wide = made(synthetic, "wide", arms)
+    inner = {"generator_optimizer.lr": {"uniform": [0.25, 0.55]}}
+    narrow = made(synthetic, "narrow", {"a": [3.5]}, arms={"a": {"space": inner}})
+    section = several.narrow(several.names([wide, narrow]))
+    (table,) = section.parts
+    assert table.data["n"].tolist() == [9, 3, 1]
+    assert several.narrow(several.names([wide])) is None
+
+
+def test_names_take_as_much_of_the_path_as_they_need(synthetic):
+    x, y = (made(synthetic, f"{parent}/same", {"a": [1.0]}) for parent in "xy")
+    assert list(several.names([x, y])) == ["x/same", "y/same"]
+
+
+def test_ratios_are_refused_where_scores_are_no_ratios(synthetic):
+    arms = {"a": [-0.1, 0.2], "b": [0.3, 0.1]}
+    study = made(synthetic, "negative", arms)
+    assert isinstance(several.ratio_rows(several.names([study])), pd.DataFrame)
+    assert several.ratio_rows(several.names([study])).empty

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.report import render, write_reports
+from analysis.tables import Judgement, ScoreRule, Study, Tables
+from ganstudy.records import Event, load_results
+from ganstudy.store import StudyFolder
+from tests.analysis.conftest import SCORE
+
+INF = math.inf
+
+
+def test_tables_in_memory_are_read_like_those_of_a_folder(synthetic):
+    folder = synthetic({"a": [3.0, INF]})
+    read = Tables(folder)
+    results = load_results(folder)
+    held = Tables.of(results.trials, points=results.points, events=results.events)
+    for tables in (read, held):
+        assert len(tables.points_of(SCORE)) == 6
+        assert tables.points_of("nothing").empty
+        assert tables.point_names() == [SCORE]
+        clock = tables.clock()
+        assert clock["wall_seconds_max"].tolist() == [0, 5, 10] * 2
+    pd.testing.assert_frame_equal(read.points_of(SCORE), held.points_of(SCORE))
+
+
+def test_what_a_trial_scores_depends_on_the_rule_alone(synthetic):
+    study = Study.load(synthetic({"a": [3.0, 5.0, INF]}))
+    trials = study.results.trials
+    trials[f"last.{SCORE}"] = [4.0, math.nan, 2.0]
+    trials.loc[1, "status"] = "stopped"
+    scores = lambda **how: study.scores(trials, ScoreRule(SCORE, **how)).tolist()  # noqa: E731
+    assert scores() == [3, INF, INF]
+    assert scores(keep_stopped=True) == [3, 5, INF]
+    assert scores(checkpoint="last") == [4, INF, INF]
+    assert scores(sign=-1) == [-3, INF, INF]
+    assert study.scores(trials, ScoreRule("never_measured")).tolist() == [INF] * 3
+
+
+def test_an_event_that_lasts_to_the_end_fails_a_trial_where_the_study_said_so(synthetic):
+    folder = synthetic({"a": [3.0, 5.0, 7.0]}, judgement={"failures": ["mode_collapse"]})
+    for config, ended in ((0, None), (1, 80)):
+        trial = StudyFolder(folder).trial(f"a-c0{config}-s0")
+        attempt, record = trial.latest()
+        happened = Event("mode_collapse", 10, 20, 1.0, {}, ended)
+        attempt.save(record.__class__(record.result, record.points, [happened], record.files), {})
+    StudyFolder(folder).compact()
+    study = Study.load(folder)
+    assert study.judgement == Judgement(failures=("mode_collapse",))
+    assert study.unit_scores("a").tolist() == [INF, 5, 7]
+
+
+def test_the_judgement_has_defaults_and_may_ask_for_the_last_checkpoint(synthetic):
+    assert Study.load(synthetic({"a": [1.0]})).judgement == Judgement(None, 0.1, "best", ())
+    asked = {"checkpoint": "last", "k": 3}
+    said = Study.load(synthetic({"a": [1.0]}, at="other", judgement=asked))
+    assert said.judgement.k == 3
+    assert said.score_rule.checkpoint == "last"
+
+
+def bare(rows: dict, path) -> None:
+    pd.DataFrame(rows).to_parquet(path)
+
+
+def test_any_table_with_arms_and_scores_can_be_reported(tmp_path):
+    rows = {"arm": ["x"] * 8 + ["y"] * 8, "best.fid": [*range(1, 8), math.nan, *range(11, 19)]}
+    rows["param.lr"] = [10.0**-i for i in range(8)] * 2
+    bare(rows, tmp_path / "mine.parquet")
+    study = Study.load(tmp_path / "mine.parquet")
+    assert study.primary == "fid"
+    assert study.unit_scores("x").tolist()[-1] == INF
+    assert study.independent
+    assert not study.paired
+    page = render(study)
+    assert "x scored better than y in 56 of 64 pairs" in page
+    assert "how its trials were drawn is not known" in page
+    write_reports([tmp_path / "mine.parquet"], tmp_path / "report.html", ["html", "md", "csv"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [({"best.fid": [1.0]}, "no column 'arm'"), ({"arm": ["x"]}, "no column best.<score>")],
+)
+def test_a_table_without_what_is_needed_is_refused(rows, message, tmp_path):
+    bare(rows, tmp_path / "trials.parquet")
+    with pytest.raises(ValueError, match=message):
+        Study.load(tmp_path)
+
+
+def test_a_table_of_an_older_version_is_completed_and_said_to_be(synthetic):
+    folder = synthetic({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    trials = pd.read_parquet(folder / "trials.parquet")
+    older = trials.drop(columns=["samples", "samples_best", "threads", "started_at"])
+    older.to_parquet(folder / "trials.parquet")
+    page = render(Study.load(folder))
+    assert "has no column started_at, threads, samples, samples_best" in page
+
+
+def test_columns_of_a_newer_version_change_nothing(synthetic):
+    folder = synthetic({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    before = render(Study.load(folder))
+    trials = pd.read_parquet(folder / "trials.parquet")
+    trials["of_the_future"] = "?"
+    trials.to_parquet(folder / "trials.parquet")
+    assert render(Study.load(folder)) == before
+
+
+def test_copies_that_controls_added_are_no_contenders(synthetic):
+    said = {"same": {"arm": "a", "again": "a_again"}, "broken": None}
+    study = Study.load(synthetic({"a": [1.0], "b": [2.0], "a_again": [1.5]}, controls=said))
+    assert study.contenders == ["a", "b"]
+    assert study.controls == {"same": ("a", "a_again")}
