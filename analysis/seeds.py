@@ -13,7 +13,7 @@ from scipy import stats
 
 from analysis import optimism, statistics, variability
 from analysis.arms import interval, signed
-from analysis.distribution import thinned
+from analysis.distribution import MOST_DRAWN, thinned
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import layout, level, score_axis, style
@@ -218,7 +218,8 @@ def strips_figure(strips: Strips, study: Study, hovers: pd.Series[str] | None = 
     figure.update_layout(
         **layout(showlegend=False),
         xaxis={"tickvals": list(ticks), "ticktext": list(ticks.values()), "automargin": True,
-               "range": [-0.7, start - 0.3 - (rows["rank"].max() > 0)], "showgrid": False},
+               "range": [-0.7, start - 0.3 - (rows["rank"].max() > 0)], "showgrid": False,
+               "zeroline": False},
         yaxis=score_axis(study.primary, finite),
     )  # fmt: skip
     if finite and np.isinf(rows["score"]).any():
@@ -284,6 +285,8 @@ def _strip_figures(study: Study) -> list[Part]:
     how = "the box holds the middle half of those that have a score, its whiskers all, so that "
     how += "no outlier is left out; crosses in the grey lane failed"
     best = best_strips(study)
+    if study.outcomes.groupby("arm").size().max() > MOST_DRAWN:
+        how += f"; of more than {MOST_DRAWN} marks an arm evenly many are drawn"
     if best.rows.groupby("arm").size().max() > 1:
         reading = f"One mark a seed of the arm's best configuration; {how}."
         parts.append(

@@ -197,8 +197,9 @@ def shares_figure(rows: pd.DataFrame) -> go.Figure:
             hovertemplate=f"%{{y}}, {source}: %{{x:.1%}}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
-        **layout(height=130 + 44 * len(arms), barmode="stack", bargap=0.35,
-                 legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0,
+        **layout(height=150 + 44 * len(arms), barmode="stack", bargap=0.35,
+                 margin={"l": 64, "r": 16, "t": 36, "b": 96},
+                 legend={"orientation": "h", "y": -56 / (18 + 44 * len(arms)), "x": 0,
                          "traceorder": "normal"}),
         xaxis={"tickformat": ".0%", "range": [0, 1.001], "title": "share of the variance"},
         yaxis={"automargin": True, "autorange": "reversed", "type": "category"},

@@ -91,7 +91,7 @@ def test_an_arm_that_always_failed_is_behind_all_others():
     found = paper.rows(study)
     assert math.isnan(found[0].our_rank)
     assert paper.agreement(found).tau == pytest.approx((1 - 2) / 3)
-    (table, sentence) = paper.section(study).parts
+    table, _, sentence = paper.section(study).parts
     assert table.cells.loc[0, "ours ± sd"] == "– (all failed)"
     assert "not even the same order" in sentence
 
@@ -105,6 +105,16 @@ def test_every_row_says_in_what_it_differs():
     text = "; ".join(row.differs)
     assert "is no Inception FID" in text
     assert "5,000 of the 70,000 digits" in text
+
+
+def test_what_differs_everywhere_is_told_once_and_named_in_each_row():
+    means = {"wgan": 5.0, "dragan": 6.0}
+    table, same, _ = paper.section(beside(means)).parts
+    assert "data: 5,000 of the 70,000 digits" in same
+    cells = dict(zip(table.cells["arm"], table.cells["not the same"], strict=True))
+    assert cells["wgan"] == "score, n, images, data, seeds"
+    assert cells["dragan"].endswith("seeds; loss: as printed, the paper's code differs")
+    assert "5,000 of the 70,000 digits" in table.data.loc[0, "differs"]
 
 
 def test_the_papers_own_study_differs_in_nothing():
@@ -139,7 +149,7 @@ def test_data_sets_are_ranked_apart_and_controls_not_at_all():
     assert [(r.dataset, r.arm, r.our_rank) for r in found] == [
         ("mnist", "a", 1), ("celeba", "b", 2), ("celeba", "c", 1),
     ]  # fmt: skip
-    table, first, second = paper.section(study).parts
+    table, _, first, second = paper.section(study).parts
     assert isinstance(table, Table)
     assert "no order to compare" in first
     assert "celeba" in second
@@ -161,4 +171,4 @@ def test_nothing_stands_where_nothing_corresponds():
 
 def test_equal_scores_have_no_order():
     study = beside({"wgan": 5.0, "dragan": 5.0})
-    assert "there is no order" in paper.section(study).parts[1]
+    assert "there is no order" in paper.section(study).parts[-1]
