@@ -238,7 +238,8 @@ def _checkpoint_table(study: Study) -> Table | str:
     return Table("optimism-checkpoint", "Best checkpoint, last checkpoint", reading, data, shown)
 
 
-def section(study: Study) -> Section | None:
-    """Return what a choice by seed, by split and by checkpoint adds."""
-    parts: list[Part] = [_seed_table(study), _split_table(study), _checkpoint_table(study)]
+def section(study: Study, repeated: bool = True) -> Section:
+    """Return what a choice by split and by checkpoint adds, and by seed where any is `repeated`."""
+    parts: list[Part] = [_seed_table(study)] if repeated else []
+    parts += [_split_table(study), _checkpoint_table(study)]
     return Section("optimism", "What choosing adds", parts)

@@ -42,6 +42,7 @@ UPDATES = {
 """Discriminator updates of every model, by data set."""
 EVALUATED_ON = {"celeba": "select"}
 """Our split that the paper's real images are in: CelebA's validation part, else test images."""
+IMAGES = {"select": "the validation part", "report": "the test images"}
 ARCHITECTURE, WIDTH = "infogan", 64
 SAMPLES, SEEDS, CONFIGS = 10_000, 50, 100
 """Generated images behind an FID; seeds behind a mean; configurations behind the best one."""
@@ -162,7 +163,7 @@ def _measured(study: Study, dataset: str) -> list[str]:
     if n != SAMPLES:
         found.append(f"n: {f'{n:,}' if n else 'unknown'}, paper {SAMPLES:,}")
     split, theirs = how.get("split", "unknown"), EVALUATED_ON.get(dataset, "report")
-    return found if split == theirs else [*found, f"images: {split} split, paper {theirs}"]
+    return found if split == theirs else [*found, f"images: {split} split, paper {IMAGES[theirs]}"]
 
 
 def _trained(settings: Mapping[str, Any], model: str, dataset: str) -> list[str]:

@@ -21,6 +21,10 @@ from analysis.tables import Study
 from analysis.trials import hover_texts, parameter_texts
 
 TITLE = "What another seed would give"
+ONE_SEED = (
+    "No configuration was trained with a second seed, so what a seed changes is not known: "
+    "neither how many seeds a difference asks for, nor what a choice by one seed is worth on another."
+)
 MOST_STRIPS = 48
 """Strips in the figure of several configurations; more cannot be told apart."""
 FEWEST_BOXED = 5
@@ -319,9 +323,10 @@ def section(study: Study) -> Section | None:
     found = best_configs(study)
     if not found:
         return None
-    parts: list[Part] = [_best_table(study, found), *_strip_figures(study)]
-    if len(parts) == 1:
-        parts.append("No configuration was trained with a second seed, so what a seed changes is "
-                     "not known.")  # fmt: skip
-    parts += [part for make in (variability.section, optimism.section) if (part := make(study))]
-    return Section("seeds", TITLE, parts)
+    parts: list[Part] = [_best_table(study, found)]
+    again = variability.repeated(study)
+    if again:
+        parts += [*_strip_figures(study), variability.section(study)]
+    else:
+        parts.append(ONE_SEED)
+    return Section("seeds", TITLE, [*parts, optimism.section(study, again)])

@@ -37,6 +37,11 @@ def runs(study: Study, arm: str) -> pd.DataFrame:
     return study.counted(arm)
 
 
+def repeated(study: Study) -> bool:
+    """Return whether any arm has a configuration with 2 seeds or more, whatever came of them."""
+    return any(runs(study, arm)["config_id"].duplicated().any() for arm in study.arms)
+
+
 class Spread(NamedTuple):
     """Where the scores of one arm vary.
 
@@ -247,7 +252,7 @@ def _how_read(log: bool, found: Sequence[Spread]) -> str:
     )
 
 
-def section(study: Study) -> Section | None:
+def section(study: Study) -> Section:
     """Return the variances and the curve of seeds, or in a sentence why there are none."""
     title = "Configuration, seed or evaluation?"
     if study.adaptive:

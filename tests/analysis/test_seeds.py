@@ -60,10 +60,15 @@ def test_one_seed_is_told_as_one():
     assert table.cells.loc[0, "mean ± sd"] == "2 ± –"
     assert table.cells.loc[0, "mean [95 %]"] == "2 [none]"
     assert not {"seeds-best", "seeds-needed", "variance"} & set(parts_of(study))
-    text = text_of(study)
-    assert "second seed" in text
-    assert "2 configurations of an arm" in text
-    assert "how many seeds" in text
+    assert "by seed" not in text_of(study)
+    assert seeds.ONE_SEED in text_of(study)
+
+
+def test_one_configuration_of_many_seeds_has_seeds_to_tell_but_no_components():
+    study = replicate({"a": trials("a", log_normal(1, 9, 0.0, 0.1))})
+    assert "2 configurations of an arm" in text_of(study)
+    assert {"seeds-best", "seeds-needed"} < set(parts_of(study))
+    assert not {"seeds-configs", "variance", "optimism-seed"} & set(parts_of(study))
 
 
 def test_higher_is_better_is_told_as_measured():
