@@ -23,7 +23,8 @@ from analysis.trials import hover_texts, parameter_texts
 TITLE = "What another seed would give"
 ONE_SEED = (
     "No configuration was trained with a second seed, so what a seed changes is not known: "
-    "neither how many seeds a difference asks for, nor what a choice by one seed is worth on another."
+    "neither how many seeds a difference asks for, nor what a choice by one seed is worth on "
+    "another."
 )
 MOST_STRIPS = 48
 """Strips in the figure of several configurations; more cannot be told apart."""
