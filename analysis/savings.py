@@ -8,13 +8,13 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.arms import interval
@@ -24,6 +24,7 @@ from analysis.stopping import (
     LITTLE,
     RECOMMENDED,
     RECOMMENDED_RULE,
+    Floats,
     Rule,
     Run,
     recorded_runs,
@@ -100,19 +101,54 @@ def savings_data(study: Study) -> Savings | None:
     if not rules:
         return None
     outcomes = sum(len(study.trials(arm)) for arm in study.arms)
-    lost = [run.seconds - at for run in runs if (at := run.lost_from()) is not None]
-    best = _bests(runs, [run.best() for run in runs])
+    whole = _Whole.of(runs, LITTLE)
+    savable = whole.ends - whole.begun
     return Savings(
         n=len(runs),
         left_out=outcomes - len(runs),
-        lost=len(lost),
-        seconds=sum(run.seconds for run in runs),
-        savable=sum(lost),
-        best={arm: study.sign * value for arm, value in best.items()},
+        lost=int(whole.lost.sum()),
+        seconds=float(whole.ends.sum()),
+        savable=float(savable.sum()),
+        best={arm: study.sign * value for arm, value in whole.best.items()},
         reported=reported_score(study),
         adaptive=study.adaptive,
-        rules=[saving(name, rule, runs, study.sign) for name, rule in rules.items()],
+        rules=_savings(rules, runs, whole, study.sign),
     )
+
+
+class _Whole(NamedTuple):
+    """What runs come to if nothing stops them.
+
+    Attributes:
+        lost: Which never recover.
+        ends: Seconds of each.
+        begun: Seconds from which each is lost, its end if it never is.
+        units: Place of each in `arms`, -1 if it does not count there.
+        arms: The arm of every unit.
+        best: Arm -> its best score.
+    """
+
+    lost: NDArray[np.bool_]
+    ends: Floats
+    begun: Floats
+    units: NDArray[np.intp]
+    arms: list[str]
+    best: dict[str, float]
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], little: float) -> _Whole:
+        """Look at every run once, whatever the number of rules."""
+        ends = np.array([run.seconds for run in runs])
+        found = [run.lost_from(little) for run in runs]
+        lost = np.array([at is not None for at in found])
+        begun = np.array([end if at is None else at for end, at in zip(ends, found, strict=True)])
+        places: dict[tuple[str, str], int] = {}
+        units = np.array(
+            [places.setdefault((r.arm, r.unit), len(places)) if r.counted else -1 for r in runs]
+        )
+        arms = [arm for arm, _ in places]
+        best = _bests([run.best() for run in runs], units, arms)
+        return cls(lost, ends, begun, units, arms, best)
 
 
 def _stops(runs: Sequence[Run], rule: Rule) -> list[int | None]:
@@ -139,65 +175,100 @@ def saving(
         sign: Turns their scores back into the study's own.
         little: See `Run.lost_from`.
     """
-    stops = _stops(runs, rule)
-    both = list(zip(runs, stops, strict=True))
-    whole = _bests(runs, [run.best() for run in runs])
-    kept = _bests(runs, [run.best(stop) for run, stop in both])
-    failed = _bests(runs, [run.best() if stop is None else math.inf for run, stop in both])
-    before, after = (stats.rankdata(list(best.values())) for best in (whole, kept))
-    lost_from = [run.lost_from(little) for run in runs]
-    lost, stopped = (np.array([x is not None for x in found]) for found in (lost_from, stops))
-    better = np.array([stop is not None and run.gains_after(stop) for run, stop in both])
-    ends = np.array([run.seconds for run in runs])
-    spent = np.array([run.spent(stop) for run, stop in both])
-    begun = np.array([end if at is None else at for end, at in zip(ends, lost_from, strict=True)])
+    return _savings({name: rule}, runs, _Whole.of(runs, little), sign)[0]
+
+
+def _savings(
+    rules: Mapping[str, Rule], runs: Sequence[Run], whole: _Whole, sign: int
+) -> list[Saving]:
+    """Try all rules; their shares are drawn together."""
+    all_stops = [_stops(runs, rule) for rule in rules.values()]
+    spent = [
+        np.array([run.spent(stop) for run, stop in zip(runs, stops, strict=True)])
+        for stops in all_stops
+    ]
+    saved = [whole.ends - seconds for seconds in spent]
+    # Of the seconds after a run is lost, those after it is stopped.
+    of_savable = [
+        whole.lost * (whole.ends - np.maximum(seconds, whole.begun)) for seconds in spent
+    ]
     clusters = [run.cluster for run in runs]
+    shares = _shares(saved, whole.ends, clusters)
+    shares_of_savable = _shares(of_savable, whole.ends - whole.begun, clusters)
+    tried = zip(rules, all_stops, saved, shares, shares_of_savable, strict=True)
+    return [_saving(*one, runs, whole, sign) for one in tried]
+
+
+def _saving(
+    name: str,
+    stops: Sequence[int | None],
+    saved: Floats,
+    share: Estimate,
+    share_of_savable: Estimate,
+    runs: Sequence[Run],
+    whole: _Whole,
+    sign: int,
+) -> Saving:
+    both = list(zip(runs, stops, strict=True))
+    stopped = np.array([stop is not None for stop in stops])
+    better = np.array([stop is not None and run.gains_after(stop) for run, stop in both])
+    kept = _bests([run.best(stop) for run, stop in both], whole.units, whole.arms)
+    failing = [run.best() if stop is None else math.inf for run, stop in both]
+    failed = _bests(failing, whole.units, whole.arms)
+    before, after = (stats.rankdata(list(best.values())) for best in (whole.best, kept))
     return Saving(
         rule=name,
         stopped=int(stopped.sum()),
-        lost=int((stopped & lost).sum()),
-        wrongly=int((better & ~lost).sum()),
-        seconds=float((ends - spent).sum()),
-        share=_share(ends - spent, ends, clusters),
-        # Of the seconds after a run is lost, those after it is stopped.
-        share_of_savable=_share(
-            lost * (ends - np.maximum(spent, begun)), lost * (ends - begun), clusters
-        ),
+        lost=int((stopped & whole.lost).sum()),
+        wrongly=int((better & ~whole.lost).sum()),
+        seconds=float(saved.sum()),
+        share=share,
+        share_of_savable=share_of_savable,
         best={arm: sign * best for arm, best in kept.items()},
-        worse=[arm for arm in whole if kept[arm] > whole[arm]],
-        discarded=[arm for arm in whole if failed[arm] > whole[arm]],
-        tau=float(stats.kendalltau(before, after).statistic) if len(whole) > 1 else math.nan,
+        worse=[arm for arm, best in whole.best.items() if kept[arm] > best],
+        discarded=[arm for arm, best in whole.best.items() if failed[arm] > best],
+        tau=float(stats.kendalltau(before, after).statistic) if len(kept) > 1 else math.nan,
         same_ranking=bool(np.array_equal(before, after)),
     )
 
 
-def _bests(runs: Sequence[Run], scores: Sequence[float]) -> dict[str, float]:
+def _bests(
+    scores: Sequence[float], units: NDArray[np.intp], arms: Sequence[str]
+) -> dict[str, float]:
     """Return arm -> its best score as the table of arms has it: of medians over seeds."""
-    rows = [(r.arm, r.unit, s) for r, s in zip(runs, scores, strict=True) if r.counted]
-    frame = pd.DataFrame(rows, columns=["arm", "unit", "score"])
-    medians = frame.groupby(["arm", "unit"], sort=False)["score"].median()
-    return {
-        str(arm): float(best) for arm, best in medians.groupby("arm", sort=False).min().items()
-    }
+    counted = units >= 0
+    medians = pd.Series(scores)[counted].groupby(units[counted]).median()
+    best: dict[str, float] = {}
+    for arm, median in zip(arms, medians.tolist(), strict=True):
+        best[arm] = min(median, best.get(arm, math.inf))
+    return best
 
 
-def _share(parts: ArrayLike, wholes: ArrayLike, clusters: Sequence[str]) -> Estimate:
-    """Return the ratio of two sums with its percentile bootstrap interval over clusters.
+def _shares(parts: Sequence[Floats], wholes: Floats, clusters: Sequence[str]) -> list[Estimate]:
+    """Return the ratios of sums with their percentile bootstrap intervals over clusters.
 
     What a rule decides of a trial is held fixed, also where it depends on other trials.
     """
-    frame = pd.DataFrame({"part": parts, "whole": wholes, "cluster": clusters})
-    sums = frame.groupby("cluster", sort=False)[["part", "whole"]].sum().to_numpy()
-    n, (part, whole) = len(frame), sums.sum(axis=0)
+    codes, names = pd.factorize(np.asarray(clusters, dtype=object))
+    columns = [np.bincount(codes, column, len(names)) for column in (*parts, wholes)]
+    sums = np.stack(columns, axis=1)
+    *values, whole = sums.sum(axis=0)
+    n = len(wholes)
     if not whole:
-        return Estimate(math.nan, None, None, n)
+        return [Estimate(math.nan, None, None, n) for _ in parts]
     if len(sums) < FEWEST_DRAWN:
-        return Estimate(part / whole, None, None, n)
-    drawn = sums[np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))].sum(axis=1)
-    drawn = drawn[drawn[:, 1] > 0]
+        return [Estimate(value / whole, None, None, n) for value in values]
+    rng, drawn = np.random.default_rng(0), np.empty((DRAWS, sums.shape[1]))
+    for draw in drawn:  # one by one: all draws at once are too many to hold
+        picked = rng.integers(len(sums), size=len(sums))
+        draw[:] = np.bincount(picked, minlength=len(sums)) @ sums
+    drawn = drawn[drawn[:, -1] > 0]
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (tail, 1 - tail))
-    return Estimate(part / whole, float(low), float(high), n)
+    low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], (tail, 1 - tail), axis=0)
+    return [
+        Estimate(value / whole, float(least), float(most), n)
+        for value, least, most in zip(values, low, high, strict=True)
+    ]
 
 
 def told(data: Savings) -> str:

@@ -10,7 +10,8 @@ import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ ERRORS = 3.0
 LITTLE = 0.5
 """Share of the untrained generator's score above which little has been learned."""
 Floats = NDArray[np.float64]
+Columns = tuple[NDArray[Any], ...]
 Stops = Sequence[int | None]
 """By trial the discriminator update at which it is stopped, None where it is not."""
 
@@ -54,8 +56,8 @@ class Run:
         badness: The same as a positive number that doubles where a generator is twice as bad:
             the score itself where lower is better, else its inverse.
         errors: Standard errors of `badness`, 0 where none was recorded.
-        clock: Update -> seconds since the trial's begin when all that is of that update was
-            recorded.
+        ticks: Updates at which anything was recorded, ascending.
+        seconds_at: Seconds since the trial's begin at the last record of such an update.
         evaluation: Seconds of an evaluation, the median of the trial's own.
         broken: Whether it ended with a value that is not finite.
         detected: Kind of event -> update at which the first of it was detected.
@@ -71,23 +73,44 @@ class Run:
     scores: Floats
     badness: Floats
     errors: Floats
-    clock: Mapping[int, float]
+    ticks: NDArray[np.int64]
+    seconds_at: Floats
     evaluation: float
     broken: bool
     detected: Mapping[str, int]
     reports: Mapping[int, float]
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """What the whole trial took."""
-        return max(self.clock.values())
+        return float(self._elapsed[-1])
+
+    @cached_property
+    def _elapsed(self) -> Floats:
+        return np.maximum.accumulate(self.seconds_at)
+
+    @cached_property
+    def _best_so_far(self) -> Floats:
+        return np.minimum.accumulate(self.scores)
+
+    @cached_property
+    def _badness_so_far(self) -> Floats:
+        return np.minimum.accumulate(self.badness)
+
+    @cached_property
+    def _badness_to_come(self) -> Floats:
+        return np.append(np.minimum.accumulate(self.badness[::-1])[::-1], math.inf)
+
+    def clock(self, update: int) -> float:
+        """Return the seconds when all that was recorded up to the update was there."""
+        return float(self._elapsed[self.ticks.searchsorted(update, "right") - 1])
 
     def spent(self, stop: int | None) -> float:
         """Return the seconds until the trial is stopped and evaluated for the last time."""
         if stop is None:
             return self.seconds
-        spent = max(seconds for update, seconds in self.clock.items() if update <= stop)
-        return spent if stop in self.updates else spent + self.evaluation
+        evaluated = self.updates[self.updates.searchsorted(stop, "right") - 1] == stop
+        return self.clock(stop) + (0.0 if evaluated else self.evaluation)
 
     def best(self, stop: int | None = None) -> float:
         """Return the best score up to the stop; a run that ends broken has none.
@@ -95,21 +118,21 @@ class Run:
         The last evaluation that a stop brings is not known where the run had none there: then
         this is an upper bound.
         """
-        seen = self.scores if stop is None else self.scores[self.updates <= stop]
-        return math.inf if self.broken else float(seen.min())
+        if self.broken:
+            return math.inf
+        seen = len(self.scores) if stop is None else self.updates.searchsorted(stop, "right")
+        return float(self._best_so_far[seen - 1])
 
     def gains_after(self, stop: int) -> bool:
         """Whether the run would have become better than its best up to the stop, by a gain."""
-        before, after = (
-            self.badness[side] for side in (self.updates <= stop, self.updates > stop)
-        )
-        return bool(after.min(initial=math.inf) < (1 - GAIN) * before.min())
+        seen = self.updates.searchsorted(stop, "right")
+        return bool(self._badness_to_come[seen] < (1 - GAIN) * self._badness_so_far[seen - 1])
 
     def last_gain(self) -> int:
         """Return the index of the last evaluation that was better by a gain than the last such."""
-        last = 0
-        for index, badness in enumerate(self.badness):
-            if badness < (1 - GAIN) * self.badness[last]:
+        last, badness = 0, self.badness.tolist()
+        for index, found in enumerate(badness):
+            if found < (1 - GAIN) * badness[last]:
                 last = index
         return last
 
@@ -128,7 +151,7 @@ class Run:
         end = float(np.median(self.badness[-math.ceil(len(self.badness) / 10) :]))
         stuck = end > little * self.badness[0] and 2 * self.updates[last] <= self.updates[-1]
         if self.broken or math.isinf(end) or self._fallen(end) or stuck:
-            return self.clock[int(self.updates[last])]
+            return self.clock(int(self.updates[last]))
         return None
 
     def _fallen(self, end: float) -> bool:
@@ -139,19 +162,21 @@ class Run:
 
 def recorded_runs(study: Study) -> list[Run]:
     """Return the trials that ran to the end of their budget, arm by arm in the plan's order."""
-    points = study.results.points
-    by_trial = dict(tuple(points.groupby("trial_id", sort=False)))
-    told, runs = reported_score(study), []
+    of = _Recorded.of(study)
+    runs = []
     for arm in study.arms:
+        trials = study.trials(arm)
         counted = set(study.counted(arm)["trial_id"])
-        rows = [row for _, row in study.trials(arm).iterrows() if _ran_to_its_end(study, row)]
-        mine = [(row, by_trial[row["trial_id"]]) for row in rows if row["trial_id"] in by_trial]
+        whole = trials[_ran_to_their_end(study, arm, trials)]
+        whole = whole[whole["trial_id"].isin(of.clock)]
         # Of a generator that is not finite a probe records no score.
-        due = {update for _, of in mine for update in _by_update(of, told) if update > 0}
+        updates = [of.told[trial][0] for trial in whole["trial_id"] if trial in of.told]
+        due = np.unique(np.concatenate([*updates, np.zeros(0, np.int64)]))
+        columns = ("trial_id", "config_id", "seed", "status")
         runs += [
-            _run(study, row, of, row["trial_id"] in counted, _reports(study, of, told, due))
-            for row, of in mine
-            if len(_by_update(of, study.primary)) > 1
+            _run(study, of, arm, row, row[0] in counted, due[due > 0])
+            for row in zip(*(whole[name].tolist() for name in columns), strict=True)
+            if len(of.scores.get(row[0], ((),))[0]) > 1
         ]
     return runs
 
@@ -161,63 +186,118 @@ def reported_score(study: Study) -> str:
 
     An evaluation's score comes a few times to a trial: at that a scheduler would be the later.
     """
-    names = study.results.points["name"]
-    return PROBE_SCORE if (names == PROBE_SCORE).any() else study.primary
+    return PROBE_SCORE if PROBE_SCORE in study.results.point_names else study.primary
 
 
-def _ran_to_its_end(study: Study, row: pd.Series[Any]) -> bool:
-    """Whether nothing stopped the trial: one may well end diverged at its last update."""
-    budget = study.settings["arms"][row["arm"]].get("budget", {})
-    full = row["discriminator_updates"] >= budget.get("discriminator_updates", math.inf)
-    return row["status"] == TrialStatus.COMPLETED or (
-        row["status"] == TrialStatus.DIVERGED and full
+def _ran_to_their_end(study: Study, arm: str, trials: pd.DataFrame) -> pd.Series[bool]:
+    """Return which trials nothing stopped: one may well end diverged at its last update."""
+    budget = study.settings["arms"][arm].get("budget", {})
+    full = trials["discriminator_updates"] >= budget.get("discriminator_updates", math.inf)
+    diverged = (trials["status"] == TrialStatus.DIVERGED) & full
+    return (trials["status"] == TrialStatus.COMPLETED) | diverged
+
+
+class _Recorded(NamedTuple):
+    """What was recorded of every trial: trial_id -> columns, by update; absent where none was.
+
+    Attributes:
+        scores: Updates and values of the primary score.
+        errors: The same of its standard error.
+        told: The same of the score that schedulers are told, lower is better.
+        clock: Updates, seconds of their last point, and of the last before.
+        detected: Kind of event -> first detection.
+    """
+
+    scores: dict[str, Columns]
+    errors: dict[str, Columns]
+    told: dict[str, Columns]
+    clock: dict[str, Columns]
+    detected: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, study: Study) -> _Recorded:
+        """Read each table once and cut it into trials."""
+        value = ("discriminator_updates", "value")
+        scores = _by_trial(study.primary_points, *value)
+        told, other = scores, reported_score(study)
+        if other != study.primary:
+            told = _by_trial(study.results.points_of(other), *value)
+        elif study.sign == -1:
+            told = {trial: (at, -values) for trial, (at, values) in scores.items()}
+        events = study.results.events
+        bad = events[~events["kind"].isin(GOOD_NEWS)]
+        first = bad.groupby(["trial_id", "kind"], as_index=False)["detected"].min()
+        detected: dict[str, dict[str, int]] = {}
+        for trial, kind, at in zip(*(first[name] for name in first), strict=True):
+            detected.setdefault(trial, {})[kind] = int(at)
+        return cls(
+            scores=scores,
+            errors=_by_trial(study.results.points_of(f"{study.primary}_se"), *value),
+            told=told,
+            clock=_by_trial(
+                study.results.clock(), "discriminator_updates", "wall_seconds", "before"
+            ),
+            detected=detected,
+        )
+
+
+def _by_trial(rows: pd.DataFrame, *columns: str) -> dict[str, Columns]:
+    """Return trial_id -> these columns; rows of one trial follow each other."""
+    ids = rows["trial_id"].to_numpy(dtype=object)
+    begins = (
+        np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.array([], int)
     )
+    parts = (np.split(rows[name].to_numpy(), begins[1:]) for name in columns)
+    return dict(zip(ids[begins], zip(*parts, strict=True), strict=False))
 
 
 def _run(
     study: Study,
-    row: pd.Series[Any],
-    points: pd.DataFrame,
+    of: _Recorded,
+    arm: str,
+    row: tuple[str, str, int, str],
     counted: bool,
-    reports: Mapping[int, float],
+    due: NDArray[np.int64],
 ) -> Run:
-    scores, errors = (_by_update(points, study.primary + end) for end in ("", "_se"))
-    values = np.array(list(scores.values()))
-    badness, spread = _badness(values, np.array([errors.get(u, 0.0) for u in scores]), study.sign)
-    events = study.results.events
-    mine = events[(events["trial_id"] == row["trial_id"]) & ~events["kind"].isin(GOOD_NEWS)]
-    last = points.groupby("discriminator_updates")["wall_seconds"].max()
-    paired = study.unit == "configuration" and bool(study.settings["design"].get("paired"))
+    trial_id, config_id, seed, status = row
+    updates, values = of.scores[trial_id]
+    badness, spread = _badness(values, _at(updates, of.errors.get(trial_id), 0.0), study.sign)
+    ticks, last, before = of.clock[trial_id]
+    told = _at(due, of.told.get(trial_id), math.inf)
     return Run(
-        arm=str(row["arm"]),
-        trial_id=str(row["trial_id"]),
-        unit=str(row["config_id"] if study.unit == "configuration" else row["seed"]),
+        arm=arm,
+        trial_id=trial_id,
+        unit=str(config_id if study.unit == "configuration" else seed),
         counted=counted,
-        cluster=str(row["config_id"] if paired else row["trial_id"]),
-        updates=np.array(list(scores)),
+        cluster=str(config_id if study.paired else trial_id),
+        updates=updates,
         scores=np.where(np.isfinite(values), study.sign * values, math.inf),
         badness=badness,
         errors=spread,
-        clock=dict(zip(last.index.tolist(), last.tolist(), strict=True)),
-        evaluation=_evaluation_seconds(points, list(scores)[1:]),
-        broken=row["status"] == TrialStatus.DIVERGED,
-        detected=mine.groupby("kind")["detected"].min().to_dict(),
-        reports=reports,
+        ticks=ticks,
+        seconds_at=last,
+        evaluation=_evaluation_seconds((last - before)[np.isin(ticks, updates[1:])]),
+        broken=status == TrialStatus.DIVERGED,
+        detected=of.detected.get(trial_id, {}),
+        reports=dict(
+            zip(due.tolist(), np.where(np.isfinite(told), told, math.inf).tolist(), strict=True)
+        ),
     )
 
 
-def _by_update(points: pd.DataFrame, name: str) -> dict[int, float]:
-    """Return update -> value of one name, ascending."""
-    mine = points[points["name"] == name].sort_values("discriminator_updates")
-    return dict(zip(mine["discriminator_updates"].tolist(), mine["value"].tolist(), strict=True))
+def _at(wanted: NDArray[np.int64], known: Columns | None, otherwise: float) -> Floats:
+    """Return the values at these updates, `otherwise` where there is none."""
+    if known is None:
+        return np.full(len(wanted), otherwise)
+    updates, values = known
+    place = np.minimum(updates.searchsorted(wanted), len(updates) - 1)
+    return np.where(updates[place] == wanted, values[place], otherwise)
 
 
-def _reports(study: Study, points: pd.DataFrame, told: str, due: set[int]) -> dict[int, float]:
-    """Return what a scheduler is told at the updates of the arm's reports; lower is better."""
-    sign = study.sign if told == study.primary else 1
-    values = {update: sign * value for update, value in _by_update(points, told).items()}
-    finite = {update: value for update, value in values.items() if math.isfinite(value)}
-    return {update: finite.get(update, math.inf) for update in sorted(due)}
+def _evaluation_seconds(spent: Floats) -> float:
+    """Return the median seconds from the last read before an evaluation to its end, 0 of none."""
+    known = spent[np.isfinite(spent)]
+    return float(np.median(known)) if len(known) else 0.0
 
 
 def _badness(values: Floats, errors: Floats, sign: int) -> tuple[Floats, Floats]:
@@ -228,14 +308,6 @@ def _badness(values: Floats, errors: Floats, sign: int) -> tuple[Floats, Floats]
         values = np.divide(1, values, out=np.full_like(values, math.inf), where=known)
     # An unbiased kernel distance is at times slightly negative.
     return np.where(np.isfinite(values), np.maximum(values, 0), math.inf), errors
-
-
-def _evaluation_seconds(points: pd.DataFrame, evaluated: Sequence[int]) -> float:
-    """Return the median of the seconds between the last read before an evaluation and its end."""
-    at = points[points["discriminator_updates"].isin(evaluated)]
-    clocks = at.groupby("discriminator_updates")["wall_seconds"].unique()
-    spent = [np.diff(np.sort(clock))[-1] for clock in clocks if len(clock) > 1]
-    return float(np.median(spent)) if spent else 0.0
 
 
 class Rule(Protocol):
@@ -296,11 +368,9 @@ def asha(
         number, stop = grace, None
         while number <= len(scores) and stop is None:
             known, reward = rungs.setdefault(number, []), -scores[number - 1]
-            # Of infinities alone there is no quantile, and nobody is stopped.
-            with np.errstate(invalid="ignore"):
-                if known and reward < np.percentile(known, (1 - 1 / reduction_factor) * 100):
-                    stop = number
-            known.append(reward)
+            if known and reward < quantile(known, 1 - 1 / reduction_factor):
+                stop = number
+            bisect.insort(known, reward)
             number *= reduction_factor
         stops.append(stop)
     return stops
@@ -324,14 +394,16 @@ def median_stopping(
     """Number of a report -> the finite means up to there of the trials so far, ascending."""
     stops: list[int | None] = []
     for scores in reports:
-        stop = None
-        for number in range(grace, len(scores) + 1):
+        stop, told = None, np.asarray(scores, dtype=float)
+        best = np.minimum.accumulate(told).tolist()
+        for number in range(grace, len(best) + 1):
             others = means.get(number, [])
-            if len(others) >= fewest and min(scores[:number]) > middle(others):
+            if len(others) >= fewest and best[number - 1] > middle(others):
                 stop = number
                 break
-        for number in range(grace, len(scores[:stop]) + 1):
-            mean = float(np.mean(scores[grace - 1 : number]))
+        for number in range(grace, len(best[:stop]) + 1):
+            # As numpy's mean, bit by bit, without what that costs besides.
+            mean = float(np.add.reduce(told[grace - 1 : number])) / (number - grace + 1)
             if math.isfinite(mean):
                 bisect.insort(means.setdefault(number, []), mean)
         stops.append(stop)
@@ -341,8 +413,22 @@ def median_stopping(
 def middle(ascending: Sequence[float]) -> float:
     """Return the median of numbers in order, without looking at them all."""
     half = len(ascending) // 2
-    around = ascending[half : half + 1] if len(ascending) % 2 else ascending[half - 1 : half + 1]
-    return float(np.mean(around))
+    return ascending[half] if len(ascending) % 2 else (ascending[half - 1] + ascending[half]) / 2
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """Return the quantile of numbers in order as `numpy.percentile` does, without sorting them.
+
+    NaN between two equal infinities: of them alone there is no quantile.
+    """
+    at = (len(ascending) - 1) * (share * 100 / 100)  # by way of per cent: the same last bit
+    low = math.floor(at)
+    high = min(low + 1, len(ascending) - 1)
+    step = ascending[high] - ascending[low]
+    weight = at - low
+    if weight < 0.5:
+        return ascending[low] + step * weight
+    return ascending[high] - step * (1 - weight)
 
 
 def stopping_rules(runs: Sequence[Run]) -> dict[str, Rule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,8 @@ FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
 OUTCOMES = frozenset({TrialStatus.COMPLETED, *FAILURES})
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
+PART = 2**18
+"""Points that are looked at together."""
 
 
 class Tables:
@@ -67,59 +69,87 @@ class Tables:
         }  # fmt: skip
         frames = {name: schema.empty_table().to_pandas() for name, schema in schemas.items()}
         vars(made).update({"trials": trials} | frames | others)
-        vars(made)["_points"] = pa.Table.from_pandas(made.points)
+        kept = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(made.points), kept)
+        vars(made)["_points"] = kept.getvalue()
         return made
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row a trial."""
-        return self._read(self._trials).to_pandas()
+        return self._read(self._trials).to_pandas(ignore_metadata=True)
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """One row a value: all of them, which are many; see `points_of`."""
-        return self._table(POINTS, POINTS_SCHEMA).to_pandas()
+        return self._table(POINTS, POINTS_SCHEMA).to_pandas(ignore_metadata=True)
 
     def points_of(self, *names: str) -> pd.DataFrame:
         """Return the points of these names only, by trial and update."""
-        found = self._points.filter(pc.field("name").isin(names))
+        parts = [part.filter(pc.field("name").isin(names)) for part in self._scan()]
+        found = pa.concat_tables([_plain(part) for part in parts])
         order = [("trial_id", "ascending"), ("discriminator_updates", "ascending")]
-        return found.sort_by(order).to_pandas()
-
-    def point_names(self) -> list[str]:
-        """Return the names that points have, in their order of appearance."""
-        return [str(name) for name in pc.unique(self._points["name"]).to_pylist()]
-
-    def clock(self) -> pd.DataFrame:
-        """Return, by trial and update, the seconds of its first and of its last point."""
-        grouped = self._points.group_by(["trial_id", "discriminator_updates"])
-        spans = grouped.aggregate([("wall_seconds", "min"), ("wall_seconds", "max")])
-        order = [("trial_id", "ascending"), ("discriminator_updates", "ascending")]
-        return spans.sort_by(order).to_pandas()
+        return found.sort_by(order).to_pandas(ignore_metadata=True)
 
     @cached_property
-    def _points(self) -> pa.Table:
-        return self._table(POINTS, POINTS_SCHEMA)
+    def point_names(self) -> list[str]:
+        """Names that points have, in their order of appearance."""
+        found = (part["name"].unique().to_pylist() for part in self._scan("name"))
+        return list(dict.fromkeys(str(name) for names in found for name in names))
+
+    def clock(self) -> pd.DataFrame:
+        """Return, by trial and update, the `wall_seconds` of its last point.
+
+        And `before`, those of the last point before, NaN where all of an update came at once.
+        """
+        by = ["trial_id", "discriminator_updates", "wall_seconds"]
+        parts = [_plain(part.group_by(by).aggregate([])) for part in self._scan(*by)]
+        ticks = pa.concat_tables(parts).sort_by([(name, "ascending") for name in by])
+        found = ticks.to_pandas(ignore_metadata=True).drop_duplicates()
+        update = found[by[:2]]
+        found["before"] = (
+            found["wall_seconds"].shift().where((update == update.shift()).all(axis=1))
+        )
+        return found.drop_duplicates(by[:2], keep="last")
+
+    def _scan(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield the points a part at a time, of all columns if none is named.
+
+        All points of a large study are a hundred times what any figure is made from.
+        """
+        file = pq.ParquetFile(pa.BufferReader(self._points), read_dictionary=["trial_id", "name"])
+        for batch in file.iter_batches(PART, columns=list(columns) or None):
+            yield pa.Table.from_batches([batch])
+        yield file.schema_arrow.empty_table().select(list(columns) or file.schema_arrow.names)
+
+    @cached_property
+    def _points(self) -> pa.Buffer | bytes:
+        """The file of points as it lies on disk, compressed."""
+        if (self.folder / POINTS).exists():
+            return read_bytes(self.folder / POINTS)
+        empty = pa.BufferOutputStream()
+        pq.write_table(POINTS_SCHEMA.empty_table(), empty)
+        return empty.getvalue()
 
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row an event."""
-        return self._table(EVENTS, EVENTS_SCHEMA).to_pandas()
+        return self._table(EVENTS, EVENTS_SCHEMA).to_pandas(ignore_metadata=True)
 
     @cached_property
     def reported(self) -> pd.DataFrame:
         """One row a score of an arm's best generator on the report split."""
-        return self._table(REPORTED, REPORTED_SCHEMA).to_pandas()
+        return self._table(REPORTED, REPORTED_SCHEMA).to_pandas(ignore_metadata=True)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row a point of a line that belongs to such a score."""
-        return self._table(CURVES, CURVES_SCHEMA).to_pandas()
+        return self._table(CURVES, CURVES_SCHEMA).to_pandas(ignore_metadata=True)
 
     @cached_property
     def sanity(self) -> pd.DataFrame:
         """One row a score of `ganstudy sanity`."""
-        return self._table(SANITY, SANITY_SCHEMA).to_pandas()
+        return self._table(SANITY, SANITY_SCHEMA).to_pandas(ignore_metadata=True)
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
         return self._read(name) if (self.folder / name).exists() else schema.empty_table()
@@ -306,6 +336,16 @@ class Study:
         return (trials["status"] == TrialStatus.STOPPED) & reasons
 
     @cached_property
+    def _counted(self) -> dict[str, pd.DataFrame]:
+        """What `counted` has found, which a dozen sections ask for."""
+        return {}
+
+    @cached_property
+    def _unit_scores(self) -> dict[tuple[str, ScoreRule], pd.Series[float]]:
+        """What `unit_scores` has found."""
+        return {}
+
+    @cached_property
     def outcomes(self) -> pd.DataFrame:
         """The trials that ended by their own doing, with their `score`.
 
@@ -346,8 +386,8 @@ class Study:
         if not kinds:
             return pd.Series(False, index=trials.index)
         events = self.results.events
-        lasting = events[events["kind"].isin(list(kinds)) & events["ended"].isna()]
-        return trials["trial_id"].isin(lasting["trial_id"])
+        lasting = events["kind"].isin(list(kinds)) & events["ended"].isna()
+        return trials["trial_id"].isin(events["trial_id"][lasting].unique())
 
     @property
     def unit(self) -> str:
@@ -366,6 +406,11 @@ class Study:
         Those at drawn configs, not at the arm's defaults; where configs are repeated, those of
         the arm's best one, which may well be its defaults.
         """
+        if arm not in self._counted:
+            self._counted[arm] = self._choose(arm)
+        return self._counted[arm]
+
+    def _choose(self, arm: str) -> pd.DataFrame:
         trials = self.trials(arm)
         if self._repeated:
             mine = trials["config_id"] == next(iter(self._repeated[arm]))
@@ -375,6 +420,12 @@ class Study:
 
     def unit_scores(self, arm: str, rule: ScoreRule | None = None) -> pd.Series[float]:
         """Return one score per unit: config -> median over seeds, or seed -> score."""
+        rule = rule or self.score_rule
+        if (arm, rule) not in self._unit_scores:
+            self._unit_scores[arm, rule] = self._score_units(arm, rule)
+        return self._unit_scores[arm, rule].copy()
+
+    def _score_units(self, arm: str, rule: ScoreRule) -> pd.Series[float]:
         trials = self.counted(arm)
         units = trials["seed" if self._repeated else "config_id"]
         series = pd.Series(self.scores(trials, rule).to_numpy(), index=units, dtype=float)
@@ -383,6 +434,15 @@ class Study:
     def kept(self) -> ScoreRule:
         """Return the rule by which a trial that an event stopped counts by its checkpoint."""
         return replace(self.score_rule, keep_stopped=True)
+
+
+def _plain(found: pa.Table) -> pa.Table:
+    """Return a table with text for dictionaries, which differ from part to part."""
+    kinds = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in found.schema
+    ]
+    return found.cast(pa.schema(kinds))
 
 
 def _json(path: Path) -> dict[str, Any]:

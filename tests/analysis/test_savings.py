@@ -139,7 +139,7 @@ def test_a_stop_pays_for_one_more_evaluation():
 )
 def test_never_recovering_is_told_by_the_scores_alone(scores, from_evaluation):
     (run,) = recorded_runs(study(trial("a", scores)))
-    expected = None if from_evaluation is None else run.clock[100 * from_evaluation]
+    expected = None if from_evaluation is None else run.clock(100 * from_evaluation)
     assert run.lost_from() == expected
     # The same of a score of which more is better.
     inverted = trial("a", [1 / s for s in scores])
@@ -459,5 +459,5 @@ def test_a_run_cut_short_is_the_run_that_was_stopped(tiny, tmp_path):
     found = rule(whole, "divergence")
     assert (found.stopped, found.lost, found.wrongly, found.worse) == (1, 1, 0, [])
     assert found.seconds == pytest.approx(hot.seconds - hot.spent(at))
-    assert hot.clock[at] <= hot.spent(at) < hot.seconds
+    assert hot.clock(at) <= hot.spent(at) < hot.seconds
     assert '<section id="savings">' in render(whole)
