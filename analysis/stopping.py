@@ -186,7 +186,7 @@ def reported_score(study: Study) -> str:
 
     An evaluation's score comes a few times to a trial: at that a scheduler would be the later.
     """
-    return PROBE_SCORE if PROBE_SCORE in study.results.point_names else study.primary
+    return PROBE_SCORE if PROBE_SCORE in study.results.point_names() else study.primary
 
 
 def _ran_to_their_end(study: Study, arm: str, trials: pd.DataFrame) -> pd.Series[bool]:

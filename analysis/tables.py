@@ -91,9 +91,8 @@ class Tables:
         order = [("trial_id", "ascending"), ("discriminator_updates", "ascending")]
         return found.sort_by(order).to_pandas(ignore_metadata=True)
 
-    @cached_property
     def point_names(self) -> list[str]:
-        """Names that points have, in their order of appearance."""
+        """Return the names that points have, in their order of appearance."""
         found = (part["name"].unique().to_pylist() for part in self._scan("name"))
         return list(dict.fromkeys(str(name) for names in found for name in names))
 

@@ -24,7 +24,8 @@ def test_tables_in_memory_are_read_like_those_of_a_folder(synthetic):
         assert tables.points_of("nothing").empty
         assert tables.point_names() == [SCORE]
         clock = tables.clock()
-        assert clock["wall_seconds_max"].tolist() == [0, 5, 10] * 2
+        assert clock["wall_seconds"].tolist() == [0, 5, 10] * 2
+        assert clock["before"].isna().all()
     pd.testing.assert_frame_equal(read.points_of(SCORE), held.points_of(SCORE))
 
 
