@@ -239,7 +239,7 @@ def _checkpoint_table(study: Study) -> Table | str:
 
 
 def section(study: Study, repeated: bool = True) -> Section:
-    """Return what a choice by split and by checkpoint adds, and by seed where any is `repeated`."""
+    """Return what choosing by split and checkpoint adds, and by seed where any is `repeated`."""
     parts: list[Part] = [_seed_table(study)] if repeated else []
     parts += [_split_table(study), _checkpoint_table(study)]
     return Section("optimism", "What choosing adds", parts)
