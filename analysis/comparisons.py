@@ -20,8 +20,8 @@ from analysis.tables import Study
 from analysis.verdict import comparisons
 
 TITLE = "Every pair of arms"
-DRAWS = 4_000_000
-"""Scores that a bootstrap may draw for one arm: resamples become fewer for more than 1,000."""
+DRAWS = 2_000_000
+"""Scores that a bootstrap may draw for one arm: resamples become fewer for more than 500."""
 NO_RATIOS = (
     "A score at or below 0 leaves no ratios, so no margin in per cent can be judged: nothing is "
     "said of equivalence."
@@ -317,7 +317,7 @@ def why_none(study: Study) -> str:
             "Trials of this study competed or were chosen by how others went, so no pair of arms "
             "is tested; what follows describes what was tried."
         )
-    if not comparisons(study) and len(standing(study)) > 1:
+    if not study.independent:
         return (
             f"How this study drew its configurations ({study.sampler}) gives no independent "
             "draws, so no pair of arms is tested; what follows describes what was tried."

@@ -150,18 +150,19 @@ def _add_frame(figure: go.Figure, data: PairedScores, span: Span) -> None:
     lane = {"width": 18, "color": "rgba(120,120,120,0.15)"}
     figure.add_vline(x=span.lane, line=lane, layer="below")
     figure.add_hline(y=span.lane, line=lane, layer="below")
-    font = {"size": 11, "color": "#444"}
-    middle = (span.at(span.low) + span.at(span.high)) / 2
-    for count, x, y, turn in ((first, span.at(span.lane), middle, -90),
-                              (second, middle, span.at(span.lane), 0)):  # fmt: skip
-        figure.add_annotation(
-            x=x, y=y, text=f"{count} failed", textangle=turn, showarrow=False, font=font
-        )
-    if both:
-        corner = span.at(span.lane)
-        figure.add_annotation(
-            x=corner, y=corner, text=f"both: {both}", showarrow=False, font=font
-        )  # fmt: skip
+    # At the good end of their lane, where few marks lie, on a ground of their own.
+    end, across = span.at(span.low), span.at(span.lane)
+    for count, x, y, turn, anchor in (
+        (first, across, end, -90, {"yanchor": "bottom"}),
+        (second, end, across, 0, {"xanchor": "left"}),
+        (both, across, across, 0, {}),
+    ):
+        text = f"{count} failed" if anchor else str(count)
+        if count:
+            figure.add_annotation(
+                x=x, y=y, text=text, textangle=turn, showarrow=False, **anchor,
+                font={"size": 11, "color": "#222"}, bgcolor="rgba(255,255,255,0.85)",
+            )  # fmt: skip
 
 
 def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
@@ -194,8 +195,9 @@ def parts(study: Study, leading: Sequence[str]) -> list[Part]:
     above = "above" if study.sign == 1 else "below"
     text = (
         f"One mark a configuration that both arms tried, at their scores of {study.primary}. "
-        f"{above.capitalize()} the dotted diagonal the arm across is better; colour and symbol "
-        "are the better arm's. Failures stand in the grey lanes, with their number."
+        f"{above.capitalize()} the dotted diagonal the arm across is better; colour and "
+        "symbol are the better arm's. Failures stand in the grey lanes with their number, those of "
+        "both in the corner."
     )
     total = math.comb(len(leading), 2)
     if total > len(pairs):

@@ -265,8 +265,7 @@ def test_paired_scores_and_their_lanes(synthetic):
     span = paired.span_of(data, study.sign)
     assert span.lane > span.high == 5.0
     assert [note.text for note in figure.layout.annotations] == [
-        "1 failed", "1 failed", "both: 1"
-    ]  # fmt: skip
+        "1 failed", "1 failed", "1"    ]  # fmt: skip
     turned = paired.span_of(paired.paired_data(higher(study), "a", "b"), -1)
     assert turned.lane < turned.low == 20.0
 
