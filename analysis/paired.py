@@ -196,8 +196,8 @@ def parts(study: Study, leading: Sequence[str]) -> list[Part]:
     text = (
         f"One mark a configuration that both arms tried, at their scores of {study.primary}. "
         f"{above.capitalize()} the dotted diagonal the arm across is better; colour and "
-        "symbol are the better arm's. Failures stand in the grey lanes with their number, those of "
-        "both in the corner."
+        "symbol are the better arm's. Failures stand in the grey lanes with their number, those "
+        "of both in the corner."
     )
     total = math.comb(len(leading), 2)
     if total > len(pairs):
