@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analysis.page import Figure, Part, Section, Table, number
+from analysis.page import Figure, Part, Section
 from analysis.sensitivity import effects, importance
 from analysis.sensitivity.space import Parameter, Sample, edges, samples
 from analysis.tables import Study
@@ -24,9 +24,8 @@ def section(study: Study) -> Section | None:
     parts.append(_importances(study, swept))
     parts.append(Section("stability", "Where training fails", _maps(study, swept), grid=True))
     parts.append(
-        Section("pairs", "Two hyper-parameters at a time", _pairs(study, swept), grid=True)
+        Section("interactions", "Two hyper-parameters at a time", _pairs(study, swept), grid=True)
     )
-    parts.append(_edges(study))
     return Section("sensitivity", "Which hyper-parameters matter", parts)
 
 
@@ -104,20 +103,3 @@ def _grid(study: Study, of: Sample, x: Parameter, y: Parameter, color: str) -> F
     reading += f", blank where there was none. {counts}"
     key = "-".join((kind, of.arm, *((x.key, y.key) if kind == "pair" else ())))
     return Figure(key, title, reading, plot, data)
-
-
-def _edges(study: Study) -> Part:
-    rows = edges(study)
-    if rows.empty:
-        return "No range has a best configuration to sit on its edge."
-    reading = (
-        "Where the best configuration of each arm sits in the ranges (0 the low end, 1 the high "
-        "one). Within 5 % of an end the best may well lie beyond it; chance is the probability "
-        "that a blindly drawn configuration sits on an edge of at least one of the arm's ranges."
-    )
-    texts = {
-        column: rows[column].map(number)
-        for column in ("value", "low", "high", "position", "chance")
-    }
-    title = "Is the best at the edge of its range?"
-    return Table("edges", title, reading, rows, rows.assign(**texts))
