@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 # Okabe & Ito's colours, told apart by colour-blind readers; arms differ in symbol and dash too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hourglass")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EVENT_SYMBOLS = {
     "divergence": "x",
     "mode_collapse": "triangle-down",
@@ -30,9 +30,13 @@ class Style(NamedTuple):
 
 
 def style(index: int) -> Style:
-    """Return the style of the arm at `index`."""
-    at = index % len(COLORS)
-    return Style(COLORS[at], SYMBOLS[at], DASHES[at])
+    """Return the style of the arm at `index`.
+
+    The three lists differ in length, so that the eighth arm has the first one's colour alone.
+    """
+    return Style(
+        COLORS[index % len(COLORS)], SYMBOLS[index % len(SYMBOLS)], DASHES[index % len(DASHES)]
+    )
 
 
 def layout(**more: Any) -> dict[str, Any]:
