@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -502,10 +503,13 @@ def narrowed(study: Study) -> Study | None:
 def _within(values: pd.Series[Any], drawn: Any) -> pd.Series[bool]:
     """Return which values a range or list of choices holds; a value that was not drawn is in."""
     kind, ends = next(iter(drawn.items())) if isinstance(drawn, dict) else ("choice", [drawn])
-    if kind == "choice":
-        return values.isna() | values.astype(str).isin([str(end) for end in ends])
+    if kind == "choice":  # as `records.table` stores them: numbers, or all of them as text
+        if pd.api.types.is_numeric_dtype(values):
+            return values.isna() | values.isin([end for end in ends if type(end) in (int, float)])
+        texts = [end if isinstance(end, str) else json.dumps(end) for end in ends]
+        return values.isna() | values.isin(texts)
     low, high = min(ends[:2]), max(ends[:2])
-    return values.isna() | values.astype(float).between(low, high)
+    return values.isna() | pd.to_numeric(values, errors="coerce").between(low, high)
 
 
 def _narrow(study: Study) -> Section | None:

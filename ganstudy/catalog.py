@@ -56,7 +56,7 @@ WHOLE = {"type": "integer", "minimum": 1}
 def study_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a study's YAML."""
     settings = _settings()
-    arm = _mapping(settings | {"space": _space(), "recipe": _recipe(RECIPES)})
+    arm = _mapping(settings | {"space": _space(), "narrow": _space(), "recipe": _recipe(RECIPES)})
     arm = {"anyOf": [arm, {"type": "null"}]}
     measure = {
         "features": _one(FEATURES),
@@ -95,6 +95,7 @@ def study_schema() -> dict[str, Any]:
                 "base": _mapping(settings),
                 "arms": {"type": "object", "minProperties": 1, "additionalProperties": arm},
                 "space": _space(),
+                "narrow": _space(),
                 "design": Design.model_json_schema(),
                 "measure": _mapping(measure),
                 "events": _mapping(events),

@@ -301,7 +301,8 @@ def _apart(distribution: Distribution | None, here: Any, there: Any) -> float:
 def unlike(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
     """Return in which settings two arms differ, spaces aside, by key path."""
     mine, other = (
-        {k: v for k, v in flat(arm) if not k.startswith("space.")} for arm in (here, there)
+        dict(flat({k: v for k, v in arm.items() if k not in ("space", "narrow")}))
+        for arm in (here, there)
     )
     keys = sorted({*mine, *other})
     return [

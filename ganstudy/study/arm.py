@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ganstudy.gan.config import TrainConfig, merge
@@ -35,6 +35,8 @@ class Arm:
     """Keys of `space` that stand in the study's space, not in the arm's own."""
     seed_offset: int = 0
     """What its training seeds are above those of the design: of an arm run again."""
+    narrow: Mapping[str, Distribution] = field(default_factory=dict)
+    """The part of `space` whose trials the report also tells of apart; it draws nothing."""
 
     def path_of(self, key: str) -> str:
         """Return where in the study a space key stands."""

@@ -57,10 +57,12 @@ class RecipeUse(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class Template:
-    """What lies under an arm: settings, and the space as plain data."""
+    """What lies under an arm: settings, and the spaces as plain data."""
 
     settings: Mapping[str, Any]
     space: Space
+    narrow: Space = field(default_factory=dict)
+    """Ranges within `space` of which the study's report tells apart."""
 
 
 LOG_RATE = {"wide": [1e-5, 1e-2], "narrow": [1e-4, 1e-3]}
@@ -309,4 +311,5 @@ def template(value: object) -> Template:
     if use.space not in recipe.spaces:
         raise StudyError("space", unknown("space of this recipe", use.space, recipe.spaces))
     code = recipe.agce_code if use.variant == "agce_code" else {}
-    return Template(merge(recipe.settings, code), recipe.spaces[use.space])
+    narrow = recipe.spaces.get("narrow", {}) if use.space == "wide" else {}
+    return Template(merge(recipe.settings, code), recipe.spaces[use.space], narrow)

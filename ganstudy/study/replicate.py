@@ -111,7 +111,8 @@ def _mapping(key: str, value: object) -> Mapping[str, Any]:
 
 
 def _template(arm: Mapping[str, Any]) -> Template:
-    return Template({key: v for key, v in arm.items() if key != "space"}, arm["space"])
+    settings = {key: v for key, v in arm.items() if key not in ("space", "narrow")}
+    return Template(settings, arm["space"])
 
 
 def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:

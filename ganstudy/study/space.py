@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ganstudy.registry import StudyError, unknown
+from ganstudy.registry import StudyError, only_text_keys, unknown
 
 LARGEST = 1 - 2**-53
 """The largest u below 1."""
@@ -121,6 +121,8 @@ RANGES: dict[str, Callable[[Any, Any], Distribution]] = {
     "int_uniform": IntUniform,
 }
 KINDS = (*RANGES, "choice")
+Space = Mapping[str, Distribution | None]
+"""Key path -> how it is drawn; None takes a key away that something else brings."""
 
 
 def same(one: object, other: object) -> bool:
@@ -147,6 +149,19 @@ def parse_distribution(value: object) -> Distribution:
         raise StudyError("", f"a mapping with one of {listed} is needed, got {value!r}")
     [(kind, arguments)] = plain.items()
     return replace(_unconditional(kind, arguments), when=_condition(when))
+
+
+def parse_space(value: object) -> Space:
+    """Read what a YAML holds under `space`, in which null takes away what is inherited."""
+    if not isinstance(value, Mapping):
+        raise StudyError("", f"a mapping is needed, got {value!r}")
+    space: dict[str, Distribution | None] = {}
+    for key, distribution in only_text_keys(value).items():
+        try:
+            space[key] = None if distribution is None else parse_distribution(distribution)
+        except StudyError as error:
+            raise error.under(key) from None
+    return space
 
 
 def _condition(when: object) -> dict[str, Any]:

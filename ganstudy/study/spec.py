@@ -19,18 +19,18 @@ from ganstudy.study import recipes
 from ganstudy.study.arm import Arm, checked_name
 from ganstudy.study.controls import Controls, check_seeds, with_controls
 from ganstudy.study.judgement import Judgement, parse_judgement
+from ganstudy.study.narrow import with_narrow
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import Replicate, parse_replicate
-from ganstudy.study.space import Distribution, condition_of, in_order, parse_distribution
+from ganstudy.study.space import Distribution, Space, condition_of, in_order, parse_space
 from ganstudy.study.stopping import Stopping, parse_stopping
 
 TRAIN_KEYS = {f.name for f in fields(TrainConfig)} - {"seed", "discriminator_updates"}
 TRAIN_KEYS |= {"budget", *SHORTHANDS}
-"""Keys of `base` and of an arm; an arm also has `space` and `recipe`."""
+"""Keys of `base` and of an arm; an arm also has `space`, `narrow` and `recipe`."""
 
 
 BUDGET = {"budget": {"discriminator_updates": 1000}}
-Space = Mapping[str, Distribution | None]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -134,6 +134,7 @@ class StudySpec:
                 arm.name: {
                     **copy.deepcopy(dict(arm.settings)),
                     "space": {key: d.to_dict() for key, d in arm.space.items()},
+                    "narrow": {key: d.to_dict() for key, d in arm.narrow.items()},
                 }
                 for arm in self.arms
             },
@@ -152,7 +153,7 @@ class StudySpec:
 TOP_KEYS = {
     "study", "question", "source", "base", "arms", "space", "design", "measure", "events",
     "resources", "retries", "max_failed_trials", "recipe", "replicate", "stopping",
-    "controls", "judgement",
+    "controls", "judgement", "narrow",
 }  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def parse_study(
     under = dict(templates or {})
     if "recipe" in data:
         under |= at("recipe", recipes.templates, data["recipe"])
-    shared = at("space", _space, data.get("space", {}))
+    shared = at("space", parse_space, data.get("space", {}))
     at("space", in_order, {key: d for key, d in shared.items() if d is not None})
     try:
         arms = at("arms", _arms, data.get("arms"), base, under, shared)
@@ -182,6 +183,7 @@ def parse_study(
         at("base", _only_if, error.rule, Arm("base", BUDGET | base, {}))
         raise
     _check_shared(arms, shared)
+    arms = with_narrow(arms, data, under)
     arms, controls = at("controls", with_controls, data.get("controls"), arms)
     replicate = at("replicate", _replicate, data.get("replicate"), arms, controls)
     design = at("design", _model, Design, data.get("design", {}))
@@ -292,14 +294,6 @@ def _configs(design: Design, replicate: Replicate | None) -> int | None:
     return None if design.sampler == "grid" else design.configs
 
 
-def _space(value: object) -> Space:
-    """Read a space; null takes a key away that a recipe or the study brings."""
-    return {
-        str(key): None if d is None else at(str(key), parse_distribution, d)
-        for key, d in _mapping(value).items()
-    }
-
-
 def _arms(
     value: object, base: Mapping[str, Any], templates: Mapping[str, Template], shared: Space
 ) -> tuple[Arm, ...]:
@@ -324,8 +318,9 @@ def _arm(
     template: Template | None,
     shared: Space,
 ) -> Arm:
-    own = _settings(value if value is not None else {}, TRAIN_KEYS | {"space", "recipe"})
-    space = at("space", _space, own.pop("space", {}))
+    own = _settings(value if value is not None else {}, TRAIN_KEYS | {"space", "narrow", "recipe"})
+    space = at("space", parse_space, own.pop("space", {}))
+    own.pop("narrow", None)
     if "recipe" in own:
         template = at("recipe", recipes.template, own.pop("recipe"))
     under = template or Template({}, {})
@@ -333,7 +328,7 @@ def _arm(
     arm = Arm(checked_name(name), settings, {})
     arm.train({}, 0)
     # The arm's own space goes before the study's, the study's before a recipe's.
-    offered = {**_space(under.space), **shared, **space}
+    offered = {**parse_space(under.space), **shared, **space}
     drawn = {key: d for key, d in offered.items() if d is not None}
     for key in at("space", in_order, drawn):
         wrong = _misplaced(arm, key, drawn)
