@@ -512,6 +512,18 @@ def _within(values: pd.Series[Any], drawn: Any) -> pd.Series[bool]:
     return values.isna() | pd.to_numeric(values, errors="coerce").between(low, high)
 
 
+def _narrow_ranges(study: Study) -> str:
+    """Return in words what the narrow space is, arms that share one together."""
+    arms: dict[str, list[str]] = {}
+    for arm in study.arms:
+        space = study.settings["arms"][arm].get("narrow") or {}
+        told = ", ".join(
+            f"{k} {kind} {ends}" for k, d in space.items() for kind, ends in d.items()
+        )
+        arms.setdefault(told or "all that is drawn", []).append(arm)
+    return "; ".join(f"{', '.join(names)}: {told}" for told, names in arms.items()) + "."
+
+
 def _narrow(study: Study) -> Section | None:
     narrow = narrowed(study)
     if narrow is None or study.adaptive:
@@ -534,6 +546,7 @@ def _narrow(study: Study) -> Section | None:
         "what a second, narrow study would draw, at no further training."
     )
     parts: list[Part] = [
+        _narrow_ranges(study),
         Table("narrow", "The narrow space, out of the wide trials", reading,
               pd.DataFrame(data, columns=columns), pd.DataFrame(shown, columns=heads))
     ]  # fmt: skip
@@ -541,7 +554,8 @@ def _narrow(study: Study) -> Section | None:
     if len(distribution.rows):
         plot = score_distribution_figure(distribution)
         parts.append(
-            Figure("scores-narrow", "Scores in the narrow space", "One mark a trial, as above.",
+            Figure("scores-narrow", "Scores in the narrow space",
+                   "One mark a trial; an arm's defaults (star) may lie outside of the space.",
                    plot, oriented(distribution))
         )  # fmt: skip
     return Section("sceptic-narrow", "What of a narrower space?", parts)

@@ -224,6 +224,7 @@ def test_a_real_study_has_it_read_out_and_takes_another_later(
     assert done.exit_code == 0, done.output
     page = (folder.folder / "report.html").read_text(encoding="utf-8")
     assert "What of a narrower space?" in page
+    assert f"{LR} log_uniform [0.001, 0.01]." in page
     assert read_out() == set(mine["config_id"][large])
     assert folder.read_json("provenance.json")["judgement"] == judged
     settings = read_yaml(folder.folder / "study.yaml")
