@@ -165,8 +165,8 @@ def sample(study: Study, arm: str) -> Sample:
 
 
 def samples(study: Study) -> dict[str, Sample]:
-    """Return arm -> its sample, of arms with a space and trials."""
-    every = {arm: sample(study, arm) for arm in study.arms}
+    """Return arm -> its sample, of the contenders with a space and trials."""
+    every = {arm: sample(study, arm) for arm in study.contenders}
     return {arm: of for arm, of in every.items() if of.configs and of.parameters}
 
 
@@ -188,7 +188,7 @@ def edges(study: Study) -> pd.DataFrame:
         one of the arm's ranges; NaN of an adaptive sampler, whose draws are not blind.
     """
     rows = []
-    for arm in study.arms:
+    for arm in study.contenders:
         of = sample(study, arm)
         if not np.isfinite(of.scores).any():
             continue
