@@ -23,9 +23,10 @@ def section(study: Study) -> Section | None:
     parts.append(Section("marginals", "One hyper-parameter at a time", figures, grid=True))
     parts.append(_importances(study, swept))
     parts.append(Section("stability", "Where training fails", _maps(study, swept), grid=True))
-    parts.append(
-        Section("interactions", "Two hyper-parameters at a time", _pairs(study, swept), grid=True)
-    )
+    if pairs := _pairs(study, swept):
+        title = "Two hyper-parameters at a time"
+        parts.append(Section("interactions", title, pairs, grid=True))
+    parts.append(_edges(study))
     return Section("sensitivity", "Which hyper-parameters matter", parts)
 
 

@@ -21,9 +21,14 @@ SPACE = {"generator_optimizer.lr": {"uniform": [0, 1]}}
 @pytest.fixture
 def synthetic(tmp_path: Path) -> Callable[..., Path]:
     """Write a study of arm -> scores by config (inf: diverged), and return its folder, `at`."""
+    return writer(tmp_path)
+
+
+def writer(place: Path) -> Callable[..., Path]:
+    """Return what writes synthetic studies into `place`."""
 
     def write(arms: Mapping[str, list[float]], /, at: str = "study", **settings: object) -> Path:
-        folder = StudyFolder(tmp_path / at)
+        folder = StudyFolder(place / at)
         folder.create()
         resolved = {
             "study": "synthetic",
