@@ -26,7 +26,6 @@ def section(study: Study) -> Section | None:
     if pairs := _pairs(study, swept):
         title = "Two hyper-parameters at a time"
         parts.append(Section("interactions", title, pairs, grid=True))
-    parts.append(_edges(study))
     return Section("sensitivity", "Which hyper-parameters matter", parts)
 
 
