@@ -8,6 +8,7 @@ import pytest
 
 from analysis import several
 from analysis.html import render
+from analysis.several import across, again
 from analysis.tables import Study
 from tests.analysis.conftest import SPACE
 
@@ -39,10 +40,10 @@ def three(synthetic) -> dict[str, Study]:
 
 def test_ratios_are_aggregated_as_logs_never_as_scores(synthetic):
     studies = three(synthetic)
-    ratios = several.ratio_rows(studies)
+    ratios = across.ratio_rows(studies)
     assert ratios["ratio"].tolist() == pytest.approx([0.8, 0.5, 0.3125])
     assert ratios["paired_ratio"].tolist() == pytest.approx([0.8, 0.5, 0.3125])
-    (aggregate,) = several.aggregate_rows(ratios).itertuples()
+    (aggregate,) = across.aggregate_rows(ratios).itertuples()
     assert aggregate.ratio == pytest.approx(0.5)
     assert aggregate.low < 0.5 < aggregate.high
     assert aggregate.studies == 3
@@ -52,7 +53,7 @@ def test_ratios_are_aggregated_as_logs_never_as_scores(synthetic):
 def test_two_studies_warn_that_they_tell_little(synthetic):
     studies = three(synthetic)
     two = {name: studies[name] for name in ("s0", "s1")}
-    (aggregate,) = several.aggregate_rows(several.ratio_rows(two)).itertuples()
+    (aggregate,) = across.aggregate_rows(across.ratio_rows(two)).itertuples()
     assert "2 data sets" in aggregate.warning
 
 
@@ -84,7 +85,7 @@ def test_the_same_trials_are_compared_before_and_after(synthetic):
             made(synthetic, "after", {"a": after}),
         ]
     )
-    rows = several.repeated(*pair.values())
+    rows = again.repeated(*pair.values())
     assert len(rows) == 20
     front, sections = several.compose(list(pair.values()))
     assert any("after is better in 19 of 20" in sentence for sentence in front.answer)
@@ -101,7 +102,7 @@ def test_equal_studies_are_equal_to_the_last_bit(synthetic):
 def test_trials_on_other_data_are_not_the_same_trials(synthetic):
     x = three(synthetic)["s0"]
     y = made(synthetic, "other", {"a": scores(0, 1)}, **on("elsewhere", ["a"]))
-    assert several.repeated(x, y).empty
+    assert again.repeated(x, y).empty
 
 
 def test_a_narrow_study_is_found_within_a_wide_one(synthetic):
@@ -109,10 +110,10 @@ def test_a_narrow_study_is_found_within_a_wide_one(synthetic):
     wide = made(synthetic, "wide", arms)
     inner = {"generator_optimizer.lr": {"uniform": [0.25, 0.55]}}
     narrow = made(synthetic, "narrow", {"a": [3.5]}, arms={"a": {"space": inner}})
-    section = several.narrow(several.names([wide, narrow]))
+    section = again.narrow(several.names([wide, narrow]))
     (table,) = section.parts
     assert table.data["n"].tolist() == [9, 3, 1]
-    assert several.narrow(several.names([wide])) is None
+    assert again.narrow(several.names([wide])) is None
 
 
 def test_names_take_as_much_of_the_path_as_they_need(synthetic):
@@ -123,5 +124,5 @@ def test_names_take_as_much_of_the_path_as_they_need(synthetic):
 def test_ratios_are_refused_where_scores_are_no_ratios(synthetic):
     arms = {"a": [-0.1, 0.2], "b": [0.3, 0.1]}
     study = made(synthetic, "negative", arms)
-    assert isinstance(several.ratio_rows(several.names([study])), pd.DataFrame)
-    assert several.ratio_rows(several.names([study])).empty
+    assert isinstance(across.ratio_rows(several.names([study])), pd.DataFrame)
+    assert across.ratio_rows(several.names([study])).empty

@@ -1,0 +1,111 @@
+"""Several studies side by side: data sets, machines, before and after."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answer import answer
+from analysis.html import Front
+from analysis.page import NONE, Section, Table
+from analysis.several.across import aggregate_rows, arms_in_common, ratio_rows, ratio_text
+from analysis.several.again import changes, narrow, repeated, repeated_sentence
+from analysis.several.shared import dataset
+from analysis.tables import Study
+
+
+def compose(studies: Sequence[Study]) -> tuple[Front, list[Section]]:
+    """Return the report on several studies: how it opens, and its sections."""
+    named = names(studies)
+    found = [make(named) for make in SECTIONS]
+    front = Front(
+        name=f"{len(studies)} studies side by side",
+        question="; ".join(dict.fromkeys(s.settings.get("question") or "" for s in studies)),
+        answer=_answer(named),
+    )
+    return front, [section for section in found if section is not None]
+
+
+def names(studies: Sequence[Study]) -> dict[str, Study]:
+    """Return name -> study: its folder, with as much of the path as makes names differ."""
+    paths = [study.folder for study in studies]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < 20:
+        depth += 1
+    return {
+        "/".join(path.parts[-depth:]): study for path, study in zip(paths, studies, strict=True)
+    }
+
+
+def _answer(studies: Mapping[str, Study]) -> list[str]:
+    told = []
+    ratios = ratio_rows(studies)
+    if len(ratios):
+        reference, n = ratios["reference"].iloc[0], len(studies)
+        aggregate = aggregate_rows(ratios)
+        spans = zip(*(aggregate[c] for c in ("arm", "ratio", "low", "high")), strict=True)
+        parts = [f"{arm} {ratio_text(*span)}" for arm, *span in spans]
+        told.append(
+            f"Over {n} studies the median score as a multiple of {reference}'s (geometric mean; "
+            f"below 1 is better): {'; '.join(parts)}. An interval over {n} studies says how such "
+            f"studies vary; no test is made over so few."
+        )
+    for first, second in itertools.combinations(studies, 2):
+        pairs = repeated(studies[first], studies[second])
+        if len(pairs):
+            told.append(repeated_sentence(first, second, pairs))
+    if not told:
+        told.append("These studies share no arm with results and no trial: nothing compares.")
+    return told
+
+
+def overview(studies: Mapping[str, Study]) -> Section:
+    """Return what the studies are and what each of them says."""
+    rows = []
+    for name, study in studies.items():
+        outcomes = study.outcomes
+        rows.append(
+            {
+                "study": name,
+                "data set": dataset(study),
+                "arms": ", ".join(study.arms),
+                "trials": len(study.results.trials),
+                "outcomes": len(outcomes),
+                "failed": int(np.isinf(outcomes["score"]).sum()),
+                "score": study.primary,
+                "sampler": study.sampler,
+            }
+        )
+    table = Table("studies", "The studies", "", pd.DataFrame(rows))
+    said = [
+        Section(f"study-{i}", name, answer(study))
+        for i, (name, study) in enumerate(studies.items())
+    ]
+    return Section("studies", "The studies", [table, *said])
+
+
+def made(studies: Mapping[str, Study]) -> Section:
+    """Return how the studies were made, and in what they differ."""
+    keys = ("commit", "code_hash", "ganstudy", "python", "packages", "processor", "cores",
+            "platform", "node", "command")  # fmt: skip
+    columns = {
+        name: [_provenance(study.provenance.get(key)) for key in keys]
+        for name, study in studies.items()
+    }
+    frame = pd.DataFrame({"": keys} | columns)
+    differs = [len(set(values)) > 1 for values in zip(*columns.values(), strict=True)]
+    frame["differs"] = ["yes" if d else "" for d in differs]
+    return Section("made", "How they were made", [Table("made", "How they were made", "", frame)])
+
+
+def _provenance(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return NONE if value is None else str(value)
+
+
+SECTIONS = (overview, arms_in_common, changes, narrow, made)
