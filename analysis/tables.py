@@ -384,9 +384,20 @@ class Study:
         """Return which trials ended while an event of these kinds lasted."""
         if not kinds:
             return pd.Series(False, index=trials.index)
-        events = self.results.events
-        lasting = events["kind"].isin(list(kinds)) & events["ended"].isna()
-        return trials["trial_id"].isin(events["trial_id"][lasting].unique())
+        key = tuple(sorted(kinds))
+        if key not in self._lasting:
+            events = self.results.events
+            lasting = events["kind"].isin(key) & events["ended"].isna()
+            self._lasting[key] = pd.Index(events["trial_id"][lasting].unique(), dtype=object)
+        ids = pd.Index(trials["trial_id"].to_numpy(dtype=object))
+        hurt: pd.Series[bool] = pd.Series(False, index=trials.index)
+        hurt[:] = self._lasting[key].get_indexer(ids) >= 0
+        return hurt
+
+    @cached_property
+    def _lasting(self) -> dict[tuple[str, ...], pd.Index[Any]]:
+        """Kinds of event -> trials at whose end one lasted: the same ones for every score."""
+        return {}
 
     @property
     def unit(self) -> str:
