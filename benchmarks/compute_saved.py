@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.report import interval
+from analysis.arms import interval
 from analysis.savings import Saving, Savings, duration, saving, savings_data
 from analysis.stopping import (
     EAGER,

@@ -108,7 +108,8 @@ class _PenalisedLikelihood:
         if sign <= 0 or not np.isfinite(log_det):  # so far out that every share is 0 or 1
             return -math.inf, np.zeros_like(beta), information
         value = float(self.y @ linear - np.logaddexp(0, linear).sum() + log_det / 2)
-        leverage = ((self.design @ np.linalg.inv(information)) * self.design).sum(axis=1) * weights
+        inverse = np.linalg.pinv(information, hermitian=True)
+        leverage = ((self.design @ inverse) * self.design).sum(axis=1) * weights
         return value, (self.y - share + leverage * (0.5 - share)) @ self.design, information
 
     def _maximise(self, start: Array, held: int | None, least_gain: float) -> tuple[Array, float]:
@@ -123,7 +124,8 @@ class _PenalisedLikelihood:
             if not len(free) or value == -math.inf:
                 break
             step = np.zeros_like(beta)
-            step[free] = np.linalg.solve(information[np.ix_(free, free)], gradient[free])
+            # Far out the information vanishes along some directions: no step is made along them.
+            step[free] = np.linalg.lstsq(information[np.ix_(free, free)], gradient[free])[0]
             if step @ gradient < least_gain:
                 break
             found = self._climb(beta, step, value)

@@ -168,3 +168,16 @@ def test_a_null_is_found_at_the_stated_rate_and_an_effect_found():
 def test_designs_that_tell_nothing_are_refused(x, failed, rule):
     with pytest.raises(ValueError, match=rule):
         statistics.firth_logistic(x, failed, ["a", "b"])
+
+
+def test_profiles_far_out_where_the_information_vanishes_do_not_break():
+    """One of some thousand simulated studies: nearly separated, the search runs far out."""
+    x = [[-0.51, 1, 0.866], [0.315, 1, 0.883], [-0.628, 1, 0.404], [0.537, 1, 0.662],
+         [-1.97, 0, 0.744], [-2.02, 1, 0.995], [1.506, 0, 0.13], [1.466, 0, 0.855],
+         [0.349, 0, 0.335], [0.928, 1, 0.6], [0.353, 0, 0.793], [0.974, 1, 0.382],
+         [0.143, 0, 0.373], [0.971, 0, 0.841], [0.966, 0, 0.851], [-0.46, 0, 0.764]]  # fmt: skip
+    failed = [0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 1, 0, 0, 0, 0]
+    found = statistics.firth_logistic(x, failed, ["a", "b", "c"])
+    assert np.isfinite(found.coefficients).all()
+    assert (found.low < found.coefficients).all()
+    assert (found.coefficients < found.high).all()
