@@ -354,4 +354,5 @@ def _other_scores(study: Study) -> Section | None:
         "The best of k by each score alone, read at the checkpoint that the primary score chose: "
         "a budget spent on another goal."
     )
-    return Section("budget-others", "By other scores", [how_read, *figures], grid=True)
+    title = "By other scores"
+    return Section("budget-others", title, [how_read, *figures], grid=True, folded=True)

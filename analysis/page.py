@@ -82,12 +82,14 @@ class Section:
     Attributes:
         key: Unique in a report: the place on the page.
         grid: Whether figures that follow each other stand side by side.
+        folded: Whether a section within another is closed until a reader opens it.
     """
 
     key: str
     title: str
     parts: Sequence[Part]
     grid: bool = False
+    folded: bool = False
 
 
 Part = str | Figure | Table | Gallery | Section

@@ -205,7 +205,7 @@ def parts(study: Study, leading: Sequence[str]) -> list[Part]:
             f" Drawn are {len(pairs)} of {total} pairs, those of the arms with the best mean "
             f"rank first ({', '.join(leading[:3])}, ...); the table holds all."
         )
-    return [Section("paired", "The same configurations", [text, *figures], grid=True)]
+    return [Section("paired", "The same configurations", [text, *figures], grid=True, folded=True)]
 
 
 def _figure(study: Study, data: PairedScores) -> Figure:

@@ -25,7 +25,7 @@ def section(study: Study) -> Section | None:
     parts.append(Section("stability", "Where training fails", _maps(study, swept), grid=True))
     if pairs := _pairs(study, swept):
         title = "Two hyper-parameters at a time"
-        parts.append(Section("interactions", title, pairs, grid=True))
+        parts.append(Section("interactions", title, pairs, grid=True, folded=True))
     return Section("sensitivity", "Which hyper-parameters matter", parts)
 
 
