@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis import statistics
 from analysis.budget import judged_k, why_none
+from analysis.comparisons import scaled_scores
 from analysis.page import number
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
 from analysis.tables import Study
@@ -62,9 +63,10 @@ def _interval(study: Study, estimate: statistics.Estimate) -> str:
 def equivalence(study: Study) -> str:
     """Return how many pairs of arms are as good as equal within the margin."""
     k, margin = judged_k(study), study.judgement.margin
-    scores = {arm: study.unit_scores(arm).to_numpy() for arm in study.contenders}
-    usable = all(len(values) >= k and (values > 0).all() for values in scores.values())
-    if why_none(study) or not study.independent or len(scores) < 2 or not usable:
+    scores = scaled_scores(study)
+    if why_none(study) or not study.independent or len(study.contenders) < 2 or scores is None:
+        return ""
+    if any(len(values) < k for values in scores.values()):
         return ""
     verdicts = [
         statistics.equivalent_best_of_k(scores[a], scores[b], k, margin).verdict

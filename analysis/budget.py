@@ -325,11 +325,12 @@ def _table(curves: Sequence[BudgetCurve], study: Study) -> Table:
 def judged_k(study: Study) -> int:
     """Return the budget at which arms are compared: as fixed beforehand, else as n allows.
 
-    By default the largest k at which every arm's median has a two-sided interval, at least 1.
+    By default the largest k at which every arm's median has a two-sided interval, at least 1. No
+    more than the arm with the fewest configurations has, which while a study runs may be fewer.
     """
-    fewest = min((len(study.unit_scores(arm)) for arm in study.arms), default=0)
+    fewest = min((len(study.unit_scores(arm)) for arm in study.contenders), default=0)
     known = max(1, statistics.largest_k_with_interval(fewest) if fewest else 1)
-    return study.judgement.k or known
+    return max(1, min(study.judgement.k or known, fewest))
 
 
 def _other_scores(study: Study) -> Section | None:

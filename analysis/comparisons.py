@@ -97,13 +97,18 @@ def paired_difference(first: pd.Series[float], second: pd.Series[float]) -> Esti
 
 def pairs_data(study: Study) -> Pairs:
     """Compare every pair of arms in every way; no pairs where nothing can be tested."""
-    scores = {arm: study.unit_scores(arm) for arm in study.arms}
+    scores = {arm: study.unit_scores(arm) for arm in study.contenders}
     positive = _positive(scores, study.sign)
     k = 1 if study.unit == "seed" else judged_k(study)
     margin = study.judgement.margin
     found = [_pair(study, test, scores, positive, k) for test in comparisons(study)]
     better = "lower" if study.sign == 1 else "higher"
     return Pairs(found, k, margin, positive is not None, study.paired, study.unit, better)
+
+
+def scaled_scores(study: Study) -> dict[str, pd.Series[float]] | None:
+    """Return the contenders' scores on a ratio scale, None if one of them has none."""
+    return _positive({arm: study.unit_scores(arm) for arm in study.contenders}, study.sign)
 
 
 def _positive(

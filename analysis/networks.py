@@ -131,7 +131,11 @@ def network_rows(study: Study, others: Sequence[str]) -> pd.DataFrame:
         oriented = study.sign * runs[study.primary]
         better = oriented <= oriented[runs[other].notna()].median()
         parts = {"all": pd.Series(True, index=runs.index), "better half": better}
-        parts |= {arm: runs["arm"] == arm for arm in study.arms} if len(study.arms) > 1 else {}
+        parts |= (
+            {arm: runs["arm"] == arm for arm in study.contenders}
+            if len(study.contenders) > 1
+            else {}
+        )
         turn = 1 if _direction(study, study.primary) == _direction(study, other) else -1
         for name, mask in parts.items():
             part = runs[mask]
@@ -231,6 +235,7 @@ def judge_rows(study: Study) -> dict[str, pd.DataFrame]:
     Only scores like the primary one, each row a generator: arm, trial_id, x (primary), y.
     """
     told = study.results.reported.drop_duplicates(["trial_id", "name"])
+    told = told[told["arm"].isin(study.contenders)]
     by_run = told.pivot(index=["arm", "trial_id"], columns="name", values="value").reset_index()
     own = _metric(study.protocol.get(study.primary, {}))
     found = {}

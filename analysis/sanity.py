@@ -1,6 +1,6 @@
 """Can the scores be trusted? What `ganstudy sanity` has measured, as numbers and as figures.
 
-As in `figures`, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
+As everywhere, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What stopping early would have saved: recorded runs cut short as each stopping rule would have.
 
-As in `figures`, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
+As everywhere, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def savings_data(study: Study) -> Savings | None:
     rules = stopping_rules(runs)
     if not rules:
         return None
-    outcomes = sum(len(study.trials(arm)) for arm in study.arms)
+    outcomes = sum(len(study.trials(arm)) for arm in study.contenders)
     whole = _Whole.of(runs, LITTLE)
     savable = whole.ends - whole.begun
     return Savings(

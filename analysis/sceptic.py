@@ -18,6 +18,7 @@ from scipy import stats
 from analysis import statistics
 from analysis.arms import interval, signed
 from analysis.budget import judged_k, why_none
+from analysis.comparisons import scaled_scores
 from analysis.distribution import oriented, score_distribution_data, score_distribution_figure
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.sensitivity import edges
@@ -77,6 +78,12 @@ def _fixed(study: Study) -> Section:
         [(told, _plain(rule[key])) for key, told in names.items()], columns=["what", "fixed as"]
     )
     table = Table("fixed", "The rule", "", rows)
+    short = ""
+    if rule["k"] is not None and judged_k(study) < rule["k"] and not why_none(study):
+        short = (
+            f" The arm with the fewest configurations has {judged_k(study)} so far, so that arms "
+            f"are compared at k = {judged_k(study)}."
+        )
     first = study.results.trials["started_at"].min()
     begun = "" if pd.isna(first) else f", the first trial began {_time(first)}"
     match unchanged(study):
@@ -95,7 +102,7 @@ def _fixed(study: Study) -> Section:
                 f"{recorded['hash']}, the rule that this report judges by {found['hash']}. What "
                 f"follows was not fixed beforehand."
             )
-    return Section("sceptic-fixed", "Was it fixed beforehand?", [said, table])
+    return Section("sceptic-fixed", "Was it fixed beforehand?", [said + short, table])
 
 
 def _plain(value: Any) -> str:
@@ -226,15 +233,17 @@ def lead_data(study: Study) -> Lead | None:
     arms do not differ"), else over all of them.
     """
     arms, k = study.contenders, judged_k(study)
-    scores = {arm: study.unit_scores(arm) for arm in arms}
-    if why_none(study) or len(arms) < 2 or any(len(s) < k for s in scores.values()):
+    scores = scaled_scores(study)
+    if why_none(study) or not study.independent or len(arms) < 2 or scores is None:
+        return None
+    if any(len(mine) < k for mine in scores.values()):
         return None
     table = pd.DataFrame(scores)
     if study.paired:
         table = table.dropna()
     values = table.to_numpy()
     pooled = values[~np.isnan(values)]
-    if len(table) < k or not (pooled > 0).all():
+    if len(table) < k:
         return None
     (low, first), (high, second) = sorted(
         (_median_best(table[arm].dropna().to_numpy(), k), arm) for arm in arms
@@ -283,9 +292,16 @@ def _median_ranks(n: int, k: int) -> tuple[int, int]:
 
 
 def _lead(study: Study) -> Section | None:
+    if len(study.contenders) < 2:
+        return None
+    title = "How far does the best of identical arms lead?"
     lead = lead_data(study)
     if lead is None:
-        return None
+        why = (
+            "It takes independent draws in every arm, scores whose ratios mean something (above "
+            "0), and a second arm that does not fail in half of all choices."
+        )
+        return Section("sceptic-lead", title, [f"This cannot be told here. {why}"])
     m = len(study.contenders)
     said = (
         f"At k = {lead.k} configurations the best arm, {lead.first}, leads the second, "
@@ -296,7 +312,7 @@ def _lead(study: Study) -> Section | None:
         f"configurations an arm would show its best of {m} identical arms to lead by "
         f"{lead.single_median:.3g} (median)."
     )
-    return Section("sceptic-lead", "How far does the best of identical arms lead?", [said])
+    return Section("sceptic-lead", title, [said])
 
 
 def _judge(study: Study) -> Section | None:
@@ -307,7 +323,8 @@ def _judge(study: Study) -> Section | None:
     rows = []
     for name in judges:
         theirs = reported[reported["name"] == name].set_index("arm")["value"]
-        common = [arm for arm in study.arms if arm in own.index and arm in theirs.index]
+        known = set(own.dropna().index) & set(theirs.dropna().index)
+        common = [arm for arm in study.contenders if arm in known]
         how = study.reported_protocol.get(name, {})
         sign = -1 if how.get("direction") == "maximize" else 1
         rho = math.nan

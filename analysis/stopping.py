@@ -164,7 +164,7 @@ def recorded_runs(study: Study) -> list[Run]:
     """Return the trials that ran to the end of their budget, arm by arm in the plan's order."""
     of = _Recorded.of(study)
     runs = []
-    for arm in study.arms:
+    for arm in study.contenders:
         trials = study.trials(arm)
         counted = set(study.counted(arm)["trial_id"])
         whole = trials[_ran_to_their_end(study, arm, trials)]

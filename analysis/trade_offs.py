@@ -76,8 +76,8 @@ def pareto_front(x: ArrayLike, y: ArrayLike) -> NDArray[np.bool_]:
 
 
 def scored(study: Study, *names: str) -> pd.DataFrame | None:
-    """Return the runs with their scores as told, NaN where one failed; None without a column."""
-    runs = study.outcomes
+    """Return the contenders' scores as told, NaN where one failed; None without a column."""
+    runs = study.outcomes[study.outcomes["arm"].isin(study.contenders)]
     rows = pd.DataFrame(
         {"arm": runs["arm"].astype(str), "trial_id": runs["trial_id"],
          "config_id": runs["config_id"].astype(str)}
@@ -98,7 +98,7 @@ def trade_off_data(study: Study, y: str, x: str) -> TradeOff | None:
     known = runs[[y, x]].notna().all(axis=1)
     rows = runs[known].rename(columns={y: "y", x: "x"})
     rows = rows[["arm", "trial_id", "y", "x"]].assign(front=pareto_front(rows["x"], rows["y"]))
-    missing = {arm: int((~known & (runs["arm"] == arm)).sum()) for arm in study.arms}
+    missing = {arm: int((~known & (runs["arm"] == arm)).sum()) for arm in study.contenders}
     return TradeOff(y, x, rows, missing)
 
 

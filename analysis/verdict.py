@@ -10,6 +10,12 @@ from analysis.statistics import Comparison
 from analysis.tables import Study
 
 ALPHA = 0.05
+HOW_TRIED = {
+    "tpe": "searched adaptively",
+    "sobol": "tried the points of a Sobol sequence",
+    "grid": "tried the points of a grid",
+}
+"""Sampler -> what a study did that makes its trials no independent draws."""
 
 
 def compared(study: Study, first: str, second: str) -> Comparison | None:
@@ -46,8 +52,7 @@ def verdict(study: Study) -> str:
     arms = study.contenders
     configs = [len(study.unit_scores(arm)) for arm in arms]
     if not study.independent:
-        sampler = study.sampler
-        how = "searched adaptively" if sampler == "tpe" else f"tried the points of a {sampler}"
+        how = HOW_TRIED.get(study.sampler, f"tried the points of a {study.sampler}")
         if study.rule is not None:
             how = f"stopped trials by {study.rule} while others did better"
         return (
@@ -63,8 +68,13 @@ def verdict(study: Study) -> str:
         return _cannot_tell(study, min(configs), max(configs))
     told = "; ".join(_won(study, c) for c in proven)
     silent = math.comb(len(arms), 2) - len(proven)
-    rest = f" Between the other {silent} pairs it cannot tell." if silent else ""
-    how = "exact tests over configurations"
+    others = "pair" if silent == 1 else f"{silent} pairs"
+    rest = f" Between the other {others} it cannot tell." if silent else ""
+    how = (
+        "exact tests over shared configurations"
+        if study.paired
+        else ("rank tests, every configuration of one arm against every one of the other")
+    )
     if study.unit == "seed":
         how = "rank tests over seeds of each arm's best configuration, as chosen beforehand"
     return f"This study shows that {told} ({how}, Holm-adjusted).{rest}"

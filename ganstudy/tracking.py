@@ -209,8 +209,7 @@ class Tracker:
             experiment = client.get_experiment_by_name(study)
         if experiment is None:
             artifacts = None
-            if self.uri.startswith("sqlite:///"):
-                beside = Path(self.uri.removeprefix("sqlite:///")).resolve().parent
+            if beside := _beside(self.uri):
                 artifacts = (beside / "mlartifacts" / study).as_uri()
             self._experiment = client.create_experiment(
                 study, artifact_location=artifacts, tags=EXPERIMENT_TAGS
@@ -386,6 +385,13 @@ def first_request() -> Iterator[None]:
         os.environ[name] = ENVIRONMENT[name]
 
 
+def _beside(uri: str) -> Path | None:
+    """Return the folder that a store in a file lies in, None of any other store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).resolve().parent
+
+
 def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the store at `uri` on loopback until interrupted; `ready` gets the address.
 
@@ -400,6 +406,8 @@ def serve(uri: str, port: int, ready: Callable[[str], None]) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    if beside := _beside(uri):  # else a client's files would land in the working directory
+        command += ["--artifacts-destination", str(beside / "mlartifacts")]
     address = f"http://127.0.0.1:{port}"
     # Ended by SIGTERM it ends like by Ctrl-C, its server included.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -147,11 +147,13 @@ def test_arms_that_are_equivalent_by_margin(synthetic):
     assert ac.at_k.ratio.low < 0.5 < ac.at_k.ratio.high
 
 
-def test_a_budget_that_an_arm_does_not_have_is_not_judged(synthetic):
+def test_a_budget_that_no_arm_has_yet_is_judged_at_what_they_have(synthetic):
     study = Study.load(synthetic(CLEAR, judgement={"k": 50}))
-    [pair] = comparisons.pairs_data(study).pairs
-    assert pair.at_k is None
-    assert "fewer than 50" in words(comparisons.section(study))
+    data = comparisons.pairs_data(study)
+    assert data.k == 12
+    [pair] = data.pairs
+    assert pair.at_k.verdict == "cannot tell"
+    assert not pair.at_k.ratio.has_interval
 
 
 def test_every_pair_in_both_orders(synthetic):

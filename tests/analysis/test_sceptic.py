@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import sceptic
 from analysis.answer import answer
+from analysis.budget import judged_k
 from analysis.report import render
-from analysis.tables import Study
+from analysis.tables import Study, Tables
 from analysis.verdict import comparisons
 from ganstudy.records import judgement_hash
 from tests.analysis.conftest import SCORE
@@ -167,3 +170,47 @@ def test_an_adaptive_study_has_a_page_without_claims(synthetic):
     assert sceptic.lead_data(study) is None
     assert sceptic.specification_rows(study).empty
     assert "sceptic" in render(study)
+
+
+def test_a_k_that_no_arm_has_reached_yet_is_clamped_and_said(synthetic):
+    """While a study runs its arms have fewer configurations than it was planned for."""
+    said = JUDGEMENT | {"k": 6}
+    folder = synthetic({"a": [1.0, 2.0, 3.0, 4.0], "b": [2.0, 3.0, 5.0]}, judgement=said)
+    study = Study.load(folder)
+    assert judged_k(study) == 3
+    assert "compared at k = 3" in render(study)
+
+
+def test_controls_are_judged_by_no_judge(synthetic):
+    said = {"broken": {"arm": "a", "broken": "a_broken"}}
+    study = Study.load(synthetic({"a": [1.0], "b": [2.0], "a_broken": [9.0]}, controls=said))
+    rows = [
+        {"arm": arm, "trial_id": arm, "name": name, "value": value, "standard_error": math.nan,
+         "discriminator_updates": 1, "split": "report", "n_generated": 9, "n_real": 9,
+         "floor": 0.0}
+        for name in (SCORE, "kd_lite0_1k")
+        for arm, value in (("a", 1.0), ("b", 2.0), ("a_broken", 9.0))
+    ]  # fmt: skip
+    tables = Tables.of(study.results.trials, reported=pd.DataFrame(rows))
+    (table,) = sceptic._judge(replace(study, results=tables)).parts
+    assert table.data["arms"].tolist() == [2]
+    assert table.data["rho"].isna().all()
+
+
+def test_ratios_stand_where_higher_is_better_too(synthetic):
+    """Scores told as 1/x of the others: leads and equivalence are the same."""
+    arms = {"a": lognormal(24, 0), "b": lognormal(24, 1)}
+    lower = Study.load(synthetic(arms))
+    inverse = {arm: [1 / v for v in scores] for arm, scores in arms.items()}
+    higher = replace(Study.load(synthetic(inverse, at="higher")), sign=-1)
+    one, other = sceptic.lead_data(lower), sceptic.lead_data(higher)
+    assert one.first == other.first
+    assert other.ratio == pytest.approx(one.ratio)
+    assert [s for s in answer(higher) if "equivalent" in s]
+
+
+def test_no_shuffles_where_draws_are_not_independent(synthetic):
+    design = {"sampler": "sobol", "paired": True}
+    study = Study.load(synthetic({"a": lognormal(8, 0), "b": lognormal(8, 1)}, design=design))
+    assert sceptic.lead_data(study) is None
+    assert "This cannot be told here" in render(study)

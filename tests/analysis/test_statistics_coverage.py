@@ -16,7 +16,8 @@ CASES = [case for topic in coverage.TOPICS for case in topic() if case.in_use]
 )
 def test_intervals_cover(topic):
     repeats = REPEATS.get(topic, 200)
-    # Three errors of a share of 0.95 below 0.95; what the benchmark measures is 0.93 at least.
+    # Three errors of a share of 0.95 below 0.95: with so few repeats this finds what is broken;
+    # benchmarks/coverage.py, with more, measures the coverage that docs/statistics.md tells.
     least = 0.95 - 3 * (0.95 * 0.05 / repeats) ** 0.5
     for case in CASES:
         if case.topic == topic:
