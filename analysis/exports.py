@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.io
 
-from analysis.html import Front, slug
+from analysis.html import Front, drawing, slug
 from analysis.page import Figure, Gallery, Section, Table, walk
 
 FORMATS = ("html", "md", "csv", "png", "svg")
@@ -137,7 +137,7 @@ def write_images(
     say(f"drawing {len(files)} figures with {browser}")
     try:
         plotly.io.write_images(
-            [figure.plot for figure in figures], [str(file) for file in files],
+            [drawing(figure) for figure in figures], [str(file) for file in files],
             format=kind, width=WIDTH, scale=SCALE if kind == "png" else 1,
         )  # fmt: skip
     except Exception as error:  # whatever the browser's driver raises

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 import pandas as pd
 import plotly.io
 from markupsafe import Markup
@@ -74,13 +75,37 @@ def plot(figure: Figure) -> Markup:
     """Return a figure's drawing as HTML whose ids depend on its key alone."""
     return Markup(
         plotly.io.to_html(
-            figure.plot,
+            drawing(figure),
             include_plotlyjs=False,
             full_html=False,
             div_id=f"figure-{slug(figure.key)}",
             config=CONFIG,
+            validate=False,
         )
     )
+
+
+def drawing(figure: Figure) -> dict[str, Any]:
+    """Return a figure's drawing as plotly takes it, with no HTML but what our own code makes.
+
+    Plotly reads names, labels and hover texts as HTML, links and images among it, and arms,
+    parameters and values are named by users. All that it is to take for HTML are line breaks and
+    the box beside a hover text.
+    """
+    return {name: _neutral(part) for name, part in figure.plot.to_dict().items()}
+
+
+_FOREIGN = re.compile("<(?!(?:br|extra|/extra)>)")
+
+
+def _neutral(part: Any) -> Any:
+    if isinstance(part, str):
+        return _FOREIGN.sub("&lt;", part.replace("&", "&amp;"))
+    if isinstance(part, dict):
+        return {key: _neutral(inner) for key, inner in part.items()}
+    if isinstance(part, np.ndarray) and part.dtype.kind in "OUS":
+        part = part.tolist()
+    return [_neutral(inner) for inner in part] if isinstance(part, list | tuple) else part
 
 
 def slug(key: str) -> str:

@@ -472,6 +472,9 @@ def _bare(folder: Path, tables: Tables, place: Path) -> Study:
         str(arm): {"space": seen_space(mine)}
         for arm, mine in tables.trials.groupby("arm", sort=False)
     }
+    for arm in arms:
+        if "%{" in arm:  # plotly would put a number in its place
+            raise ValueError(f"{place}: the arm {arm!r} must not hold '%{{'")
     note = (
         "There is no study.yaml beside the table, so how its trials were drawn is not known: "
         "intervals and tests take them for independent random draws, and lower scores for better"

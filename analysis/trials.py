@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 
 import numpy as np
@@ -46,14 +45,12 @@ def _joined(texts: pd.Series[str], of: pd.Series[str], wanted: pd.Series[str]) -
 
 
 def hover_texts(study: Study) -> pd.Series[str]:
-    """Return trial_id -> what a figure says of it, as plotly's HTML."""
+    """Return trial_id -> what a figure says of it, lines apart by <br>."""
     trials = study.outcomes
     had = event_kinds(study, trials)
-    columns = (trials["trial_id"], trials["status"], parameter_texts(trials, "\n"), had)
+    columns = (trials["trial_id"], trials["status"], parameter_texts(trials, "<br>"), had)
     texts = [
-        # What a user wrote may hold what plotly takes for HTML.
-        "<br>".join([name, status, html.escape(values).replace("\n", "<br>")])
-        + (f"<br>events: {kinds}" if kinds else "")
+        "<br>".join([name, status, values]) + (f"<br>events: {kinds}" if kinds else "")
         for name, status, values, kinds in zip(*columns, strict=True)
     ]
     return pd.Series(texts, index=trials["trial_id"], dtype=object)

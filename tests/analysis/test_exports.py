@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import exports
+from analysis.html import drawing, plot
 from analysis.page import Figure, Section, Table, walk
 from analysis.report import compose, composed, write_reports
 from analysis.tables import Study
@@ -87,6 +91,41 @@ def test_several_studies_make_one_report(synthetic, tmp_path):
     assert "2 studies side by side" in written[0].read_text()
     front, _ = composed([Study.load(folders[0])])
     assert front.name == "one"
+
+
+HOSTILE = '<b>x</b> & <a href="https://evil">y</a>'
+
+
+def hostile(path) -> Study:
+    """A bare table whose arms, parameters, values and score are named in HTML."""
+    rng = np.random.default_rng(0)
+    rows = {"arm": [HOSTILE] * 40 + [f"other {HOSTILE}"] * 40}
+    rows |= {"trial_id": [f"{HOSTILE}{i}" for i in range(80)], "seed": [0, 1] * 40}
+    rows |= {f"param.{HOSTILE}": rng.random(80), "param.kind": [HOSTILE, f"{HOSTILE}2"] * 40}
+    rows |= {f"best.{HOSTILE}": rng.lognormal(size=80)}
+    pd.DataFrame(rows).to_parquet(path / "trials.parquet")
+    return Study.load(path)
+
+
+def test_html_that_users_wrote_is_text_in_every_figure(tmp_path):
+    study = hostile(tmp_path)
+    figures = parts(study, Figure)
+    assert {"scores", "budget"} < {figure.key for figure in figures}
+    for figure in figures:
+        page = plot(figure).replace("\\u003c", "<")
+        assert re.search(r"<(a|b)\b", page) is None, figure.key
+    budget = next(figure for figure in figures if figure.key == "budget")
+    names = [unescape(trace.get("name", "")) for trace in drawing(budget)["data"]]
+    assert any(name.startswith(HOSTILE) for name in names), "the legend reads the arm's name"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser on this machine")
+def test_html_that_users_wrote_is_text_in_pictures(tmp_path):
+    few = [part for part in parts(hostile(tmp_path), Figure) if part.key in ("scores", "budget")]
+    for file in exports.write_images([Section("s", "s", few)], tmp_path / "svg", "svg"):
+        drawn = file.read_text()
+        assert "<a " not in drawn
+        assert HOSTILE in unescape(drawn)
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess:

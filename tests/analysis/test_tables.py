@@ -84,7 +84,11 @@ def test_any_table_with_arms_and_scores_can_be_reported(tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [({"best.fid": [1.0]}, "no column 'arm'"), ({"arm": ["x"]}, "no column best.<score>")],
+    [
+        ({"best.fid": [1.0]}, "no column 'arm'"),
+        ({"arm": ["x"]}, "no column best.<score>"),
+        ({"arm": ["%{x}"], "best.fid": [1.0]}, "must not hold '%{'"),
+    ],
 )
 def test_a_table_without_what_is_needed_is_refused(rows, message, tmp_path):
     bare(rows, tmp_path / "trials.parquet")
