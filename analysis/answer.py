@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from analysis import statistics
+from analysis.arms import failure_rate
 from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import number
@@ -88,16 +89,16 @@ def equivalence(study: Study) -> str:
 def failures(study: Study) -> str:
     """Return how many trials failed, and in which arms most and fewest did."""
     failed = {
-        arm: (int(np.isinf(trials["score"]).sum()), len(trials))
+        arm: (int(np.isinf(study.counted(arm)["score"]).sum()), len(study.counted(arm)))
         for arm in study.contenders
-        if len(trials := study.counted(arm))
+        if len(study.counted(arm))
     }
     total, n = (
         (sum(numbers) for numbers in zip(*failed.values(), strict=True)) if failed else (0, 0)
     )
     if not total:
         return f"None of {n} trials failed." if n else ""
-    shares = {arm: statistics.rate(*numbers) for arm, numbers in failed.items()}
+    shares = {arm: failure_rate(failed[arm][0], study.counted(arm), study) for arm in failed}
     most, fewest = (
         max(shares, key=lambda a: shares[a].value),
         min(shares, key=lambda a: shares[a].value),
@@ -110,4 +111,5 @@ def failures(study: Study) -> str:
 
 
 def _rate(share: statistics.Estimate) -> str:
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+    ends = f" [{share.low:.0%}, {share.high:.0%}]" if share.has_interval else ""
+    return f"{share.value:.0%}{ends}"

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import statistics
 from analysis.page import NONE, Section, Table, number
 from analysis.statistics import Estimate
-from analysis.tables import FAILURES, Study
+from analysis.tables import Study
 from analysis.verdict import verdict
 from ganstudy.records import TrialStatus
 
@@ -37,6 +37,49 @@ def interval(estimate: Estimate, share: bool = False) -> str:
     return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
 
 
+def honest(estimate: Estimate, study: Study) -> Estimate:
+    """Return the estimate; without its interval where the study's draws are not independent.
+
+    An interval counts on random draws. Points of a grid or of a Sobol sequence are none, and of
+    an adaptive search later ones follow from earlier ones.
+    """
+    return estimate if study.independent else estimate._replace(low=None, high=None)
+
+
+def failure_rate(count: int, trials: pd.DataFrame, study: Study) -> Estimate:
+    """Return the share of `trials` that `count` is, with its interval if they are independent.
+
+    Seeds of one configuration fail together, so that a count over several has no interval: the
+    runs would be taken for more draws than were made.
+    """
+    estimate = statistics.rate(count, len(trials))
+    if independent_runs(trials, study):
+        return estimate
+    return estimate._replace(low=None, high=None)
+
+
+def independent_runs(trials: pd.DataFrame, study: Study) -> bool:
+    """Return whether each of an arm's counted trials is a draw of its own, and an independent one.
+
+    Several seeds of one drawn configuration are not.
+    """
+    again = study.unit == "configuration" and bool(trials["config_id"].duplicated().any())
+    return study.independent and not again
+
+
+def what_fails(study: Study) -> str:
+    """Return when a trial of this study counts as failed, as an ending of "a trial failed if"."""
+    told = "it diverged, an event stopped it, or it has no finite score"
+    if kinds := study.judgement.failures:
+        told += f"; so did one that ended while an event of these kinds lasted: {', '.join(kinds)}"
+    return told
+
+
+def failures_positive(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of scores for other programs, a failure +inf whichever way is better."""
+    return rows.replace(-math.inf, math.inf)
+
+
 def summarize(folder: Path) -> Summary:
     """Return the table of arms: n, failures, events, scores, with intervals where they exist."""
     return summarize_study(Study.load(folder))
@@ -51,17 +94,15 @@ def summarize_study(study: Study) -> Summary:
     rows = []
     for arm in study.arms:
         trials, scores = study.counted(arm), study.unit_scores(arm)
-        median = Estimate(math.nan, None, None, 0)
-        if len(scores):
-            median = signed(statistics.median_best_of_k(scores, 1), study.sign)
+        median = _median(study, scores)
         best = study.sign * scores.min() if len(scores) else math.nan
         told = {row["name"]: row for _, row in rescored[rescored["arm"] == arm].iterrows()}
         rows.append(
             [
                 arm,
                 str(len(scores)) + _ours(study, arm),
-                _share(int(trials["status"].isin(list(FAILURES)).sum()), len(trials)),
-                _share(_with_event(study, trials, "mode_collapse"), len(trials)),
+                _share(_failed(trials), trials, study),
+                _share(_with_event(study, trials, "mode_collapse"), trials, study),
                 interval(median),
                 number(best),
                 *(_with_error(told.get(name)) for name in (study.primary, *others)),
@@ -78,6 +119,17 @@ def signed(estimate: Estimate, sign: int) -> Estimate:
     return Estimate(
         -estimate.value, None if high is None else -high, None if low is None else -low, estimate.n
     )
+
+
+def _median(study: Study, scores: pd.Series[float]) -> Estimate:
+    """Return the median of one score a unit as it is told, NaN of none."""
+    if scores.empty:
+        return Estimate(math.nan, None, None, 0)
+    return signed(honest(statistics.median_best_of_k(scores, 1), study), study.sign)
+
+
+def _failed(trials: pd.DataFrame) -> int:
+    return int(np.isinf(trials["score"]).sum())
 
 
 def _ours(study: Study, arm: str) -> str:
@@ -97,11 +149,12 @@ def _with_event(study: Study, trials: Any, kind: str) -> int:
     return len(hit & set(trials["trial_id"]))
 
 
-def _share(count: int, n: int) -> str:
-    if n == 0:
+def _share(count: int, trials: pd.DataFrame, study: Study) -> str:
+    if trials.empty:
         return NONE
-    estimate = statistics.rate(count, n)
-    return f"{count} of {n} [{estimate.low:.0%}, {estimate.high:.0%}]"
+    estimate = failure_rate(count, trials, study)
+    ends = "none" if not estimate.has_interval else f"{estimate.low:.0%}, {estimate.high:.0%}"
+    return f"{count} of {len(trials)} [{ends}]"
 
 
 def _with_error(row: Any) -> str:
@@ -126,9 +179,10 @@ def section(study: Study) -> Section | None:
         f"images against real ones: {number(study.floor)}), each trial by its "
         f"{study.score_rule.checkpoint} checkpoint on the select split. On report: the best trial "
         f"again{also} against images that chose nothing. Brackets: 95 % intervals, [none] where "
-        f"so few give none. ±: one standard error over samples of that one generator, not over "
-        f"training runs. Failed: diverged, or stopped by an event. Collapsed: had a mode collapse "
-        f"event; a run that learned little without collapsing had none."
+        f"there is none: so few, draws that are not independent, or shares of trials of which "
+        f"several are seeds of one configuration. ±: one standard error over samples of that one "
+        f"generator, not over training runs. A trial failed if {what_fails(study)}. Collapsed: "
+        f"had a mode collapse event; a run that learned little without collapsing had none."
     )
     shown = pd.DataFrame(found.rows, columns=found.columns)
     table = Table("arms", "The arms", reading, arm_rows(study), shown)
@@ -136,18 +190,20 @@ def section(study: Study) -> Section | None:
 
 
 def arm_rows(study: Study) -> pd.DataFrame:
-    """Return the same as numbers; a score is told as measured, +inf for a failure."""
+    """Return the same as numbers; a score is told as measured, +inf for a failure.
+
+    An end of an interval that does not exist is NaN.
+    """
     rows = []
     for arm in study.arms:
         trials, scores = study.counted(arm), study.unit_scores(arm)
-        failed = statistics.rate(int(np.isinf(trials["score"]).sum()), len(trials))
-        median = Estimate(math.nan, None, None, 0)
-        if len(scores):
-            median = signed(statistics.median_best_of_k(scores, 1), study.sign)
+        failed, median = failure_rate(_failed(trials), trials, study), _median(study, scores)
         best = study.sign * scores.min() if len(scores) else math.nan
         rows.append(
             {"arm": arm, "n": len(scores), "failed": failed.value, "failed_low": failed.low,
              "failed_high": failed.high, "median": median.value, "median_low": median.low,
              "median_high": median.high, "best": best}
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    ends = ["failed_low", "failed_high", "median_low", "median_high"]
+    table = pd.DataFrame(rows).astype(dict.fromkeys(ends, float))
+    return failures_positive(table)

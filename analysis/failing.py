@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis import odds, statistics
+from analysis.arms import failure_rate, independent_runs, what_fails
 from analysis.page import Figure, Part, Section, Table, number
 from analysis.sensitivity.space import samples
 from analysis.style import layout, style
@@ -26,6 +28,7 @@ MOST_STEPS = 300
 """Steps of a survival curve that are drawn."""
 RISK_COLUMNS = 5
 """Times at which numbers at risk are told."""
+DEPENDENT = "for the trials are no independent draws"
 RATE_COLUMNS = ["arm", "what", "kind", "count", "n", "share", "low", "high"]
 
 
@@ -47,14 +50,16 @@ def section(study: Study) -> Section | None:
 
 def _introduction(study: Study) -> str:
     told = (
-        "A trial failed if it diverged or an event stopped it. Many events do not end a trial; "
-        "they are counted beside, a trial once a kind. Intervals are of 95 %: Clopper-Pearson's "
-        "below 50 trials, Wilson's from there on."
+        f"A trial failed if {what_fails(study)}. Many events do not end a trial; they are "
+        "counted beside, a trial once a kind. Intervals are of 95 %: Clopper-Pearson's below 50 "
+        "trials, Wilson's from there on."
     )
-    if len(study.settings.get("design", {}).get("seeds") or [0]) > 1 and study.unit != "seed":
+    if not study.independent:
+        told += " Trials of this design are no independent draws: shares have no interval."
+    elif len(study.settings.get("design", {}).get("seeds") or [0]) > 1 and study.unit != "seed":
         told += (
-            " Seeds of one configuration resemble each other, so that these intervals are "
-            "narrower than they should be."
+            " Seeds of one configuration resemble each other and are no independent draws: shares "
+            "of trials have no interval."
         )
     return told
 
@@ -74,13 +79,14 @@ def rate_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame
 
     Returns:
         One row an arm and kind that any arm has: `what` is `ended` (`kind` is `diverged`,
-        `stopped: REASON` or `any`) or `had` (the kind of an event); `count` of `n` trials, their
-        share and its interval.
+        `stopped: REASON`, `no finite score`, `judged failed: KIND lasted` or `any`) or `had` (the
+        kind of an event); `count` of `n` trials, their share and its interval, NaN where the
+        trials are not independent.
     """
     had = failure_events(study).drop_duplicates(["trial_id", "kind"])
     found: dict[str, dict[tuple[str, str], int]] = {}
     for arm, trials in counted.items():
-        endings = _endings(trials)
+        endings = _endings(study, trials)
         kinds = had.loc[had["trial_id"].isin(trials["trial_id"]), "kind"]
         found[arm] = {(ENDED, "any"): len(endings)}
         for what, values in ((ENDED, endings), (HAD, kinds)):
@@ -90,23 +96,29 @@ def rate_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame
     for way, (arm, trials) in itertools.product(ways, counted.items()):
         if len(trials):
             count = found[arm].get(way, 0)
-            share = statistics.rate(count, len(trials))
+            share = failure_rate(count, trials, study)
             rows.append((arm, *way, count, len(trials), share.value, share.low, share.high))
-    return pd.DataFrame(rows, columns=RATE_COLUMNS)
+    return pd.DataFrame(rows, columns=RATE_COLUMNS).astype({"low": float, "high": float})
 
 
-def _endings(trials: pd.DataFrame) -> pd.Series[str]:
-    """Return how each failed trial ended."""
-    diverged = trials["status"] == TrialStatus.DIVERGED
-    stopped = trials["status"] == TrialStatus.STOPPED
-    names = ("stopped: " + trials["reason"].astype(str)).where(stopped, "diverged")
-    return names[diverged | stopped]
+def _endings(study: Study, trials: pd.DataFrame) -> pd.Series[str]:
+    """Return how each failed trial ended, or what made it a failure though it went to its end."""
+    failed = trials[np.isinf(trials["score"])]
+    scored = np.isfinite(study.scores(failed, replace(study.score_rule, failures=())))
+    events = study.results.events
+    lasting = events[events["kind"].isin(study.judgement.failures) & events["ended"].isna()]
+    kinds = lasting.drop_duplicates(["trial_id", "kind"]).sort_values("kind")
+    lasted = failed["trial_id"].map(kinds.groupby("trial_id")["kind"].agg(", ".join))
+    names = ("judged failed: " + lasted.astype(str) + " lasted").where(scored, "no finite score")
+    names = names.mask(failed["status"] == TrialStatus.DIVERGED, "diverged")
+    stopped = failed["status"] == TrialStatus.STOPPED
+    return names.mask(stopped, "stopped: " + failed["reason"].astype(str))
 
 
 def rate_table(rates: pd.DataFrame) -> Table:
     """Return the rates as a table: a row a way of failing, a column an arm."""
     told = [
-        f"{count} of {n}, {share:.0%} [{low:.0%}, {high:.0%}]"
+        f"{count} of {n}, {share:.0%} [{'none' if math.isnan(low) else f'{low:.0%}, {high:.0%}'}]"
         for count, n, share, low, high in zip(
             *(rates[c] for c in ("count", "n", "share", "low", "high")), strict=True
         )
@@ -135,8 +147,9 @@ def rate_figure(rates: pd.DataFrame, arms: Sequence[str]) -> Figure:
         figure.add_scatter(
             x=mine["share"], y=[rows[place] + offset for place in places], name=arm,
             mode="markers", marker={"color": look.color, "symbol": look.symbol, "size": 8},
-            error_x={"type": "data", "symmetric": False, "array": mine["high"] - mine["share"],
-                     "arrayminus": mine["share"] - mine["low"], "thickness": 1.2, "width": 3},
+            error_x={"type": "data", "symmetric": False, "thickness": 1.2, "width": 3,
+                     "array": (mine["high"] - mine["share"]).fillna(0),
+                     "arrayminus": (mine["share"] - mine["low"]).fillna(0)},
             hovertext=[f"{arm}: {count} of {n}" for count, n in counts], hoverinfo="text+x",
         )  # fmt: skip
     figure.update_layout(
@@ -144,7 +157,8 @@ def rate_figure(rates: pd.DataFrame, arms: Sequence[str]) -> Figure:
         xaxis={"title": "share of trials", "tickformat": ".0%", "range": [-0.02, 1.02]},
         yaxis={"tickvals": list(rows.values()), "ticktext": names, "automargin": True},
     )
-    reading = f"Share of trials with its 95 % interval. n: {_counts(rates, shown)}."
+    reading = f"Share of trials{' with its 95 % interval' if rates['low'].notna().all() else ''}."
+    reading += f" n: {_counts(rates, shown)}."
     return Figure("failure-rates-drawn", "Ways of failing", reading, figure, rates)
 
 
@@ -214,6 +228,7 @@ def _followed(study: Study, arm: str) -> pd.DataFrame:
 
 def _survival_parts(study: Study) -> list[Part]:
     parts: list[Part] = []
+    sound = all(independent_runs(study.counted(arm), study) for arm in study.arms)
     for kind, key, what in (
         (COLLAPSE, "survival-collapse", "mode collapse"),
         (None, "survival-any", "the first failure event"),
@@ -222,13 +237,16 @@ def _survival_parts(study: Study) -> list[Part]:
         if not any(lasting.observed.any() for lasting in data):
             parts.append(f"No trial came to {what}: there is no survival curve to draw.")
             continue
-        parts += [_survival_figure(data, study.arms, key, what), _risk_table(data, key, what)]
-        parts.append(_log_rank_part(data, key, what))
+        parts.append(_survival_figure(data, study.arms, key, what, sound))
+        parts += [_risk_table(data, key, what), _log_rank_part(data, key, what, sound)]
     return parts
 
 
-def _curve(lasting: Lasting) -> pd.DataFrame:
-    """Return an arm's survival curve from 0 on: time, survival, low, high, at_risk."""
+def _curve(lasting: Lasting, sound: bool) -> pd.DataFrame:
+    """Return an arm's survival curve from 0 on: time, survival, low, high, at_risk.
+
+    The ends are NaN unless it is `sound` to take the trials for independent draws.
+    """
     curve = statistics.kaplan_meier(lasting.times, lasting.observed)
     begin = pd.DataFrame(
         {"time": [0.0], "survival": 1.0, "low": 1.0, "high": 1.0, "at_risk": curve.n, "events": 0}
@@ -238,15 +256,18 @@ def _curve(lasting: Lasting) -> pd.DataFrame:
          "at_risk": curve.at_risk, "events": curve.events}
     )  # fmt: skip
     whole = rows if len(rows) and rows["time"].iloc[0] == 0 else pd.concat([begin, rows])
+    whole = whole if sound else whole.assign(low=math.nan, high=math.nan)
     return whole.assign(arm=lasting.arm).reset_index(drop=True)
 
 
-def _survival_figure(data: Sequence[Lasting], arms: Sequence[str], key: str, what: str) -> Figure:
-    figure, curves = go.Figure(), [_curve(lasting) for lasting in data]
+def _survival_figure(
+    data: Sequence[Lasting], arms: Sequence[str], key: str, what: str, sound: bool
+) -> Figure:
+    figure, curves = go.Figure(), [_curve(lasting, sound) for lasting in data]
     for lasting, curve in zip(data, curves, strict=True):
         look = style(list(arms).index(lasting.arm))
         drawn = _thinned(curve, MOST_STEPS)
-        for end, fill in (("high", None), ("low", "tonexty")):
+        for end, fill in (("high", None), ("low", "tonexty")) if sound else ():
             figure.add_scatter(
                 x=drawn["time"], y=drawn[end], mode="lines", fill=fill, hoverinfo="skip",
                 line={"shape": "hv", "width": 0, "color": look.color}, opacity=0.5,
@@ -264,9 +285,10 @@ def _survival_figure(data: Sequence[Lasting], arms: Sequence[str], key: str, wha
         yaxis={"title": "share not there yet", "tickformat": ".0%", "range": [-0.02, 1.02]},
     )
     reading = (
-        f"Share of trials that have not come to {what} by then (Kaplan-Meier) with a pointwise "
-        "95 % band. In brackets how many came to it of how many; the others count as long as they "
-        "were watched: to their end, or until a rule or the clock stopped them."
+        f"Share of trials that have not come to {what} by then (Kaplan-Meier), "
+        f"{'with a pointwise 95 % band' if sound else 'without a band, ' + DEPENDENT}. In "
+        "brackets how many came to it of how many; the others count as long as they were watched: "
+        "to their end, or until a rule or the clock stopped them."
     )
     if key == "survival-collapse":
         reading += " A trial that diverged counts up to there."
@@ -315,9 +337,11 @@ def log_rank_data(data: Sequence[Lasting]) -> pd.DataFrame:
     )
 
 
-def _log_rank_part(data: Sequence[Lasting], key: str, what: str) -> Part:
+def _log_rank_part(data: Sequence[Lasting], key: str, what: str, sound: bool) -> Part:
     if len(data) < 2:
         return f"One arm alone: there is no other to compare its survival to {what} with."
+    if not sound:
+        return f"Arms are not tested for how long they last to {what}, {DEPENDENT}."
     rows = log_rank_data(data)
     shown = rows.assign(p=rows["p"].map(number), p_holm=rows["p_holm"].map(number))
     reading = (

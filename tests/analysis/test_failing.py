@@ -60,7 +60,7 @@ class TestRates:
         assert rows.loc[("small", "had", "mode_collapse"), "count"] == 0
         assert "recovery" not in rows.index.get_level_values("kind")
         exact = stats.binomtest(2, 20).proportion_ci(0.95, "exact")
-        wilson = stats.binomtest(9, 60).proportion_ci(0.95, "wilson")
+        wilson = stats.binomtest(9, 60).proportion_ci(0.95, "wilsoncc")
         assert tuple(rows.loc[("small", "ended", "any"), ["low", "high"]]) == tuple(exact)
         assert tuple(rows.loc[("big", "ended", "any"), ["low", "high"]]) == tuple(wilson)
 
