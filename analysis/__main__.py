@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     target = Path(arguments[1]) if len(arguments) == 2 else folder / "report.html"
     try:
         write_report(folder, target)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     print(target)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ import plotly.io
 
 from analysis.html import Front, drawing, slug
 from analysis.page import Figure, Gallery, Section, Table, walk
+from ganstudy.storage import is_remote, write_atomically, write_text
 
 FORMATS = ("html", "md", "csv", "png", "svg")
 MOST_ROWS = 200
@@ -75,7 +78,7 @@ def _row(cells: Iterable[object]) -> str:
 
 def _plain(text: str) -> str:
     """Return text of which Markdown makes nothing but text."""
-    flat = " ".join(str(text).split())
+    flat = " ".join(str(text).split()).replace("&", "&amp;")
     for mark in "\\`*_[]<>#":
         flat = flat.replace(mark, "\\" + mark)
     return flat
@@ -83,12 +86,17 @@ def _plain(text: str) -> str:
 
 def write_csv(sections: Sequence[Section], folder: Path) -> list[Path]:
     """Write the data of every table and figure to a file of its own; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     written = []
     for name, data in _data(sections):
         written.append(folder / f"{name}.csv")
-        data.to_csv(written[-1], index=False)
+        write_text(written[-1], data.to_csv(index=False))
     return written
+
+
+def _make(folder: Path) -> None:
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _data(sections: Sequence[Section]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -132,14 +140,18 @@ def write_images(
             "no Chromium or Chrome was found to draw figures with: install one (Debian: "
             "apt install chromium) or set BROWSER_PATH"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     files = [folder / f"{slug(figure.key)}.{kind}" for figure in figures]
     say(f"drawing {len(files)} figures with {browser}")
-    try:
-        plotly.io.write_images(
-            [drawing(figure) for figure in figures], [str(file) for file in files],
-            format=kind, width=WIDTH, scale=SCALE if kind == "png" else 1,
-        )  # fmt: skip
-    except Exception as error:  # whatever the browser's driver raises
-        raise NoBrowserError(f"{browser} could not draw the figures: {error}") from error
+    with tempfile.TemporaryDirectory() as aside:
+        drawn = [Path(aside) / file.name for file in files]
+        try:
+            plotly.io.write_images(
+                [drawing(figure) for figure in figures], [str(file) for file in drawn],
+                format=kind, width=WIDTH, scale=SCALE if kind == "png" else 1,
+            )  # fmt: skip
+        except Exception as error:  # whatever the browser's driver raises
+            raise NoBrowserError(f"{browser} could not draw the figures: {error}") from error
+        for source, file in zip(drawn, files, strict=True):
+            write_atomically(file, partial(shutil.copyfile, source))
     return files

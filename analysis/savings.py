@@ -5,7 +5,6 @@ As everywhere, `*_data` gives a NamedTuple of numbers and `*_figure` draws it.
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -331,7 +330,7 @@ def savings_figure(data: Savings) -> go.Figure:
     Rules that make an arm's best worse are hatched, and say in how many arms.
     """
     figure = go.Figure()
-    names = [html.escape(saving.rule) for saving in data.rules]
+    names = [saving.rule for saving in data.rules]
     hatched = ["/" if saving.worse else "" for saving in data.rules]
     bars = {
         "of all seconds": [saving.share for saving in data.rules],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,20 +72,24 @@ def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Return round numbers about and between `low` and `high`: even steps, 1-2-5s, or powers."""
+    least, most = sys.float_info.min, sys.float_info.max
+    low, high = max(low, least), max(high, least)
     if high <= low * 1.001:
-        low, high = 0.9 * low, 1.1 * high
-    decades = math.log10(high / low)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        low, high = max(0.9 * low, least), min(1.1 * high, most)
+    decades = math.log10(high) - math.log10(low)  # their ratio may be no number any more
+    first, last = math.floor(math.log10(low)), min(math.ceil(math.log10(high)), 308)
     if decades > 3:
         every = math.ceil(decades / TICKS)
         return [10.0**power for power in range(first, last + 1, every)]
     if decades > 1:
-        return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+        ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+        return [tick for tick in ticks if tick <= most]
     rough = max(high - low, 1e-9 * high) / TICKS
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough)
     begin, count = math.floor(low / step), math.ceil(high / step) - math.floor(low / step)
-    return [k * step for k in range(begin, begin + count + 1) if k > 0]
+    ticks = [k * step for k in range(begin, begin + count + 1)]
+    return [tick for tick in ticks if 0 < tick <= most]
 
 
 def common_extent(values: Sequence[float]) -> tuple[float, float] | None:

@@ -423,10 +423,13 @@ class Study:
     def _choose(self, arm: str) -> pd.DataFrame:
         trials = self.trials(arm)
         if self._repeated:
-            mine = trials["config_id"] == next(iter(self._repeated[arm]))
+            mine = trials["config_id"] == next(iter(self._repeated.get(arm, ())), None)
         else:
             mine = trials["config_id"] != DEFAULT_CONFIG
-        return trials[mine].drop_duplicates("result_hash")
+        chosen = trials[mine]
+        # A run of another system has no hash, and is no other run's copy.
+        again = chosen["result_hash"].duplicated() & chosen["result_hash"].notna()
+        return chosen[~again]
 
     def unit_scores(self, arm: str, rule: ScoreRule | None = None) -> pd.Series[float]:
         """Return one score per unit: config -> median over seeds, or seed -> score."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 
 from analysis import exports
-from analysis.html import drawing, plot
+from analysis.html import Front, drawing, plot
 from analysis.page import Figure, Section, Table, walk
 from analysis.report import compose, composed, write_reports
 from analysis.tables import Study
+from ganstudy.storage import location, read_text
 from tests.conftest import ganstudy
 
 FOUR = {"a": [10.0, 20.0, 30.0, float("inf")], "b": [11.0, 19.0, 33.0, 44.0]}
@@ -126,6 +128,34 @@ def test_html_that_users_wrote_is_text_in_pictures(tmp_path):
         drawn = file.read_text()
         assert "<a " not in drawn
         assert HOSTILE in unescape(drawn)
+
+
+def test_entities_stay_text_in_markdown():
+    front = Front("a &lt;b&gt; & <c>", "", [])
+    assert exports.markdown(front, []).startswith("# a &amp;lt;b&amp;gt; &amp; \\<c\\>")
+
+
+def test_csv_goes_to_an_object_store_too(synthetic):
+    folder = location("memory://reports/csv")
+    files = exports.write_csv(compose(Study.load(synthetic(FOUR)))[1], folder)
+    assert len(pd.read_csv(io.StringIO(read_text(folder / "scores.csv")))) == 8
+    assert all(file.exists() for file in files)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser on this machine")
+def test_pictures_go_to_an_object_store_too(synthetic):
+    few = [p for p in parts(Study.load(synthetic(FOUR)), Figure) if p.key == "scores"]
+    (file,) = exports.write_images(few, location("memory://reports/svg"), "svg")
+    assert "<svg" in read_text(file)
+
+
+def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path):
+    pd.DataFrame({"arm": ["x"]}).to_parquet(tmp_path / "trials.parquet")
+    command = [sys.executable, "-m", "analysis", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has no column best.<score>" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def called(*arguments: object) -> subprocess.CompletedProcess:

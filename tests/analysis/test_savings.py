@@ -407,7 +407,7 @@ def test_the_figure_hatches_what_costs_an_arm_its_best():
     hatched = dict(zip(names, figure.data[0].marker.pattern.shape, strict=True))
     assert hatched["mode_collapse"] == hatched["recommended events"] == "/"
     assert hatched["<b>odd"] == ""
-    assert "&lt;b&gt;odd" in figure.data[0].y
+    assert "<b>odd" in figure.data[0].y
     assert "best worse in 1 of 1 arms" in figure.layout.yaxis.ticktext[0]
     assert list(figure.data[0].x) == [saving.share.value for saving in data.rules]
 

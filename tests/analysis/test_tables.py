@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.report import render, write_reports
+from analysis.style import score_axis
 from analysis.tables import Judgement, ScoreRule, Study, Tables
 from ganstudy.records import Event, load_results
 from ganstudy.store import StudyFolder
@@ -119,3 +120,30 @@ def test_copies_that_controls_added_are_no_contenders(synthetic):
     study = Study.load(synthetic({"a": [1.0], "b": [2.0], "a_again": [1.5]}, controls=said))
     assert study.contenders == ["a", "b"]
     assert study.controls == {"same": ("a", "a_again")}
+
+
+def test_trials_without_a_hash_are_no_copies_of_each_other(tmp_path):
+    hashes = [None, None, "same", "same", None]
+    bare(
+        {"arm": "x", "best.fid": [1.0, 2, 3, 3, 4], "result_hash": hashes},
+        tmp_path / "trials.parquet",
+    )
+    assert Study.load(tmp_path).counted("x")["best.fid"].tolist() == [1, 2, 3, 4]
+
+
+def test_an_arm_of_which_no_config_is_repeated_counts_no_trial(synthetic):
+    replicate = {"configs": {"a": {"c00": {}}}}
+    study = Study.load(synthetic({"a": [1.0, 2.0], "b": [3.0]}, replicate=replicate))
+    assert len(study.counted("a")) == 1
+    assert study.counted("b").empty
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.5, 1e308), (1e308, 1.7e308), (1.7e308, 1.7e308), (5e-324, 5e-324), (5e-324, 1.7e308)],
+)
+def test_scores_at_the_ends_of_what_a_number_holds_have_an_axis(low, high):
+    ticks = score_axis("score", [low, high])["tickvals"]
+    assert ticks == sorted(set(ticks))
+    assert len(ticks) > 1
+    assert all(0 < tick < INF for tick in ticks)
