@@ -54,7 +54,7 @@ class Tables:
         Raises:
             FileNotFoundError: If there is no such table.
         """
-        self.folder, self._trials = folder, trials
+        self.folder, self.file = folder, trials
         if not (folder / trials).exists():
             raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {trials}")
 
@@ -62,7 +62,7 @@ class Tables:
     def of(cls, trials: pd.DataFrame, **others: pd.DataFrame) -> Tables:
         """Return tables that lie in no folder; those that are not given are empty."""
         made = cls.__new__(cls)
-        made.folder, made._trials = Path(), TRIALS
+        made.folder, made.file = Path(), TRIALS
         schemas = {
             "points": POINTS_SCHEMA, "events": EVENTS_SCHEMA, "reported": REPORTED_SCHEMA,
             "curves": CURVES_SCHEMA, "sanity": SANITY_SCHEMA,
@@ -77,7 +77,7 @@ class Tables:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row a trial."""
-        return self._read(self._trials).to_pandas(ignore_metadata=True)
+        return self._read(self.file).to_pandas(ignore_metadata=True)
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -255,9 +255,15 @@ class Study:
         )
 
     @property
+    def place(self) -> Path:
+        """Where it lies: its folder, or the file of a bare table that is not called as ours."""
+        file = self.results.file
+        return self.folder if file == TRIALS else self.folder / file
+
+    @property
     def name(self) -> str:
-        """What the study is called: its folder."""
-        return self.folder.name
+        """What the study is called: its folder, or a bare table's file."""
+        return self.place.name
 
     @property
     def arms(self) -> list[str]:

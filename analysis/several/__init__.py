@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from analysis.html import Front
 from analysis.page import NONE, Section, Table
 from analysis.several.across import aggregate_rows, arms_in_common, ratio_rows, ratio_text
 from analysis.several.again import changes, narrow, repeated, repeated_sentence
-from analysis.several.shared import dataset
+from analysis.several.shared import dataset, no_sample
 from analysis.tables import Study
+from ganstudy.storage import name_of
 
 
 def compose(studies: Sequence[Study]) -> tuple[Front, list[Section]]:
@@ -31,8 +33,15 @@ def compose(studies: Sequence[Study]) -> tuple[Front, list[Section]]:
 
 
 def names(studies: Sequence[Study]) -> dict[str, Study]:
-    """Return name -> study: its folder, with as much of the path as makes names differ."""
-    paths = [study.folder for study in studies]
+    """Return name -> study: its place, with as much of the path as makes names differ.
+
+    Raises:
+        ValueError: If two are the same one.
+    """
+    paths = [Path(name_of(study.place)) for study in studies]
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(f"the same study is given twice: {', '.join(twice)}")
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < 20:
         depth += 1
@@ -45,14 +54,19 @@ def _answer(studies: Mapping[str, Study]) -> list[str]:
     told = []
     ratios = ratio_rows(studies)
     if len(ratios):
-        reference, n = ratios["reference"].iloc[0], len(studies)
-        aggregate = aggregate_rows(ratios)
+        reference, k = ratios["reference"].iloc[0], ratios["k"].iloc[0]
+        entered = {name: studies[name] for name in ratios["study"].unique()}
+        n, why = len(entered), no_sample(entered)
+        aggregate = aggregate_rows(ratios, why)
         spans = zip(*(aggregate[c] for c in ("arm", "ratio", "low", "high")), strict=True)
         parts = [f"{arm} {ratio_text(*span)}" for arm, *span in spans]
+        vary = f"An interval over {n} studies says how such studies vary"
+        left = f" of {len(studies)}" if n < len(studies) else ""
         told.append(
-            f"Over {n} studies the median score as a multiple of {reference}'s (geometric mean; "
-            f"below 1 is better): {'; '.join(parts)}. An interval over {n} studies says how such "
-            f"studies vary; no test is made over so few."
+            f"Over {n}{left} studies the median best of k = {k} as a multiple of {reference}'s "
+            f"(geometric mean; below 1 is better): {'; '.join(parts)}. "
+            f"{f'There is no interval over them: {why}' if why else vary}; "
+            f"no test is made over so few."
         )
     for first, second in itertools.combinations(studies, 2):
         pairs = repeated(studies[first], studies[second])

@@ -15,7 +15,7 @@ from analysis import statistics
 from analysis.arms import interval, signed
 from analysis.budget import judged_k, why_none
 from analysis.page import NONE, Figure, Part, Section, Table, number
-from analysis.several.shared import common_arms, dataset
+from analysis.several.shared import common_arms, dataset, no_sample
 from analysis.statistics import Estimate
 from analysis.style import layout, style
 from analysis.tables import Study
@@ -34,13 +34,14 @@ def arms_in_common(studies: Mapping[str, Study]) -> Section | None:
     parts: list[Part] = [_medians(studies, arms)]
     ratios = ratio_rows(studies)
     if len(ratios):
-        aggregate = aggregate_rows(ratios)
+        why = no_sample({name: studies[name] for name in ratios["study"].unique()})
+        aggregate = aggregate_rows(ratios, why)
         reference = ratios["reference"].iloc[0]
         warning = "; ".join(dict.fromkeys(filter(None, aggregate["warning"])))
         reading = (
-            f"Median best of k of each arm as a multiple of {reference}'s in the same study "
-            f"(below 1: better), with its conservative interval. Diamonds: geometric mean over "
-            f"studies, with Student's interval over them: raw scores of data sets are never "
+            f"Median best of k = {ratios['k'].iloc[0]} of each arm as a multiple of {reference}'s "
+            f"in the same study (below 1: better), with its conservative interval. Diamonds: "
+            f"geometric mean over studies, {over_studies(why)}: raw scores of data sets are never "
             f"averaged.{f' Careful: {warning}.' if warning else ''}"
         )
         parts.append(
@@ -56,48 +57,69 @@ def arms_in_common(studies: Mapping[str, Study]) -> Section | None:
     return Section("across", title, parts)
 
 
+def over_studies(why: str) -> str:
+    """Return in words which interval an aggregate has, and why none."""
+    return f"without an interval ({why})" if why else "with Student's interval over them"
+
+
 def ratio_rows(studies: Mapping[str, Study]) -> pd.DataFrame:
     """Return, by study and common arm, the ratio of its median best of k to the reference arm's.
 
-    The reference is the first common arm, k the largest budget that all studies are judged at or
-    can be. P-values compare the arm with the reference within the study, adjusted by Holm over its
-    arms. Empty where scores are not ratios: not above 0, or higher is better.
+    The reference is the first common arm. K is the smallest of those that the studies are judged
+    at: a multiple at one budget is another quantity than at another. P-values compare the arm with
+    the reference within the study, adjusted by Holm over its arms. Studies whose scores are not
+    all above 0 are left out; empty where higher is better or trials competed.
     """
     arms = common_arms(studies)
     comparable = all(study.sign == 1 and not study.adaptive for study in studies.values())
     if len(arms) < 2 or not comparable:
         return pd.DataFrame(columns=RATIO_COLUMNS)
     reference, *others = arms
+    scores = {
+        name: {arm: study.unit_scores(arm) for arm in arms} for name, study in studies.items()
+    }
+    entered = {
+        name: study
+        for name, study in studies.items()
+        if all((values > 0).all() for values in scores[name].values())
+    }
+    k = min((_most(study, scores[name]) for name, study in entered.items()), default=1)
     rows = []
-    for name, study in studies.items():
-        k = 1 if why_none(study) else judged_k(study)
-        scores = {arm: study.unit_scores(arm) for arm in arms}
-        if any((s <= 0).any() for s in scores.values()):
-            continue
-        k = min(k, *(len(s) for s in scores.values()))
+    for name, study in entered.items():
         tests = [compared(study, arm, reference) for arm in others]
         adjusted = statistics.holm([test.p if test else 1.0 for test in tests])
         for arm, test, p in zip(others, tests, adjusted, strict=True):
-            ratio = statistics.ratio_of_best_of_k(scores[arm], scores[reference], k)
+            ratio = statistics.ratio_of_best_of_k(scores[name][arm], scores[name][reference], k)
             known = study.independent
             rows.append(
                 (name, dataset(study), arm, reference, k, ratio.value,
                  _end(ratio.low, known), _end(ratio.high, known), ratio.n,
-                 _paired_ratio(study, scores[arm], scores[reference]),
+                 _paired_ratio(study, scores[name][arm], scores[name][reference]),
                  p if test else math.nan)
             )  # fmt: skip
     return pd.DataFrame(rows, columns=RATIO_COLUMNS)
 
 
-def aggregate_rows(ratios: pd.DataFrame) -> pd.DataFrame:
-    """Return, by arm, the geometric mean of its ratios over studies, with its interval."""
+def _most(study: Study, scores: Mapping[str, pd.Series[float]]) -> int:
+    """Return the budget that a study is judged at, as far as its arms have configurations."""
+    judged = 1 if why_none(study) else judged_k(study)
+    return min(judged, *map(len, scores.values()))
+
+
+def aggregate_rows(ratios: pd.DataFrame, why: str = "") -> pd.DataFrame:
+    """Return, by arm, the geometric mean of its ratios over studies, with its interval.
+
+    Args:
+        ratios: As `ratio_rows` gives them.
+        why: Why the studies are no sample of data sets, so that there is no interval.
+    """
     rows = []
     for arm, mine in ratios.groupby("arm", sort=False):
         known = mine["ratio"].dropna()
         if len(known):
             with np.errstate(divide="ignore"):
                 over = statistics.across_datasets(np.log(known))
-            ends = (_end(over.ratio.low, True), _end(over.ratio.high, True))
+            ends = (_end(over.ratio.low, not why), _end(over.ratio.high, not why))
             rows.append((arm, over.ratio.value, *ends, over.ratio.n, over.warning or ""))
     return pd.DataFrame(rows, columns=["arm", "ratio", "low", "high", "studies", "warning"])
 
@@ -171,7 +193,7 @@ def ratio_figure(ratios: pd.DataFrame, aggregate: pd.DataFrame) -> go.Figure:
     for index, name in enumerate(studies):
         mine = ratios[ratios["study"] == name]
         offset = 0.3 * ((index + 0.5) / len(studies) - 0.5) * -2
-        _add_ratios(figure, mine, arms, offset, f"{name} (k = {mine['k'].iloc[0]})", style(index))
+        _add_ratios(figure, mine, arms, offset, name, style(index))
     _add_ratios(figure, aggregate, arms, -0.4, "over studies", None)
     figure.add_vline(x=1, line={"color": "#666", "dash": "dot"})
     figure.update_layout(
@@ -198,5 +220,5 @@ def _add_ratios(
         marker={"color": color, "symbol": look.symbol if look else "diamond", "size": 10},
         error_x={"type": "data", "symmetric": False, "array": high - x, "arrayminus": x - low,
                  "color": color},
-        hovertemplate=f"{name}: %{{x:.3g}}<extra></extra>",
+        hovertemplate="%{fullData.name}: %{x:.3g}<extra></extra>",
     )  # fmt: skip

@@ -31,7 +31,8 @@ def repeated(first: Study, second: Study) -> pd.DataFrame:
     The same trial: the same arm, config, seed and swept values.
     """
     columns = ["trial_id", "arm", "first", "second", "status_first", "status_second"]
-    if dataset(first) != dataset(second) or first.primary != second.primary:
+    asked = [(dataset(study), study.primary, study.sign) for study in (first, second)]
+    if asked[0] != asked[1]:
         return pd.DataFrame(columns=columns)
     swept = sorted(
         set(map(str, first.outcomes)) & {c for c in map(str, second.outcomes) if c[:6] == "param."}
@@ -185,4 +186,4 @@ def _narrow_table(
         f"far as n allows."
     )
     frame = pd.DataFrame(rows, columns=["arm", "trials", "n", "failed", "median"])
-    return Table(f"narrow-{inner}", f"{inner} within {wide}", reading, frame)
+    return Table(f"narrow-{wide}-{inner}", f"{inner} within {wide}", reading, frame)

@@ -183,10 +183,12 @@ def test_the_command_writes_formats_beside_the_page(synthetic, tmp_path):
         (["--format", "pdf"], "unknown format 'pdf'"),
         (["--format", "cvs"], "csv"),
         (["nowhere"], "holds no trials.parquet"),
+        (["{study}"], "the same study is given twice"),
     ],
 )
 def test_wrong_input_is_refused_with_one_message(synthetic, arguments, message):
-    done = called(synthetic(FOUR), *arguments)
+    folder = synthetic(FOUR)
+    done = called(folder, *(argument.format(study=folder) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

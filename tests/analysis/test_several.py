@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from analysis import several
 from analysis.html import render
 from analysis.several import across, again
+from analysis.several.shared import no_sample
 from analysis.tables import Study
 from tests.analysis.conftest import SPACE
 
@@ -61,6 +63,8 @@ def test_the_page_of_several_is_complete_and_repeatable(synthetic):
     studies = list(three(synthetic).values())
     page = render(*several.compose(studies))
     assert page == render(*several.compose(studies))
+    assert "Over 3 studies the median best of k = " in page
+    assert "An interval over 3 studies says how such studies vary" in page
     assert "no test is made over so few" in page
     assert "set2" in page
 
@@ -126,3 +130,73 @@ def test_ratios_are_refused_where_scores_are_no_ratios(synthetic):
     study = made(synthetic, "negative", arms)
     assert isinstance(across.ratio_rows(several.names([study])), pd.DataFrame)
     assert across.ratio_rows(several.names([study])).empty
+
+
+def test_ratios_are_at_one_k_the_smallest_that_studies_are_judged_at(synthetic):
+    studies = []
+    for i, k in enumerate((5, 2, 8)):
+        arms = {"a": scores(i, 1), "b": scores(i + 10, 1)}
+        asked = on(f"set{i}", arms) | {"judgement": {"k": k}}
+        studies.append(made(synthetic, f"s{i}", arms, **asked))
+    ratios = across.ratio_rows(several.names(studies))
+    assert ratios["k"].tolist() == [2, 2, 2]
+
+
+def test_a_study_whose_scores_are_no_ratios_is_not_counted(synthetic):
+    arms = {"a": [-0.1, 0.2], "b": [0.3, 0.1]}
+    odd = made(synthetic, "odd", arms, **on("elsewhere", arms))
+    front, _ = several.compose([*three(synthetic).values(), odd])
+    assert front.answer[0].startswith("Over 3 of 4 studies the median best of k = ")
+
+
+@pytest.mark.parametrize("same", ["set", None])
+def test_studies_on_one_data_set_have_no_interval_over_them(synthetic, same):
+    studies = []
+    for i in range(3):
+        arms = {"a": scores(i, 1), "b": scores(i + 10, 1)}
+        studies.append(made(synthetic, f"s{i}", arms, **(on(same, arms) if same else {})))
+    named = several.names(studies)
+    why = no_sample(named)
+    assert why == (
+        "s0 and s1 are on the same data set, set" if same
+        else "the data sets of s0 and s1 are not known"
+    )  # fmt: skip
+    (aggregate,) = across.aggregate_rows(across.ratio_rows(named), why).itertuples()
+    assert math.isfinite(aggregate.ratio)
+    assert math.isnan(aggregate.low)
+    assert math.isnan(aggregate.high)
+    page = render(*several.compose(studies))
+    assert f"There is no interval over them: {why}" in page
+    assert "Student" not in across.over_studies(why)
+
+
+def test_bare_tables_of_one_folder_are_named_by_their_files(tmp_path):
+    for name in ("one", "two"):
+        rows = {"arm": ["a", "b"] * 5, "best.fid": scores(len(name), 1)[:10]}
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{name}.parquet")
+    pair = [Study.load(tmp_path / f"{name}.parquet") for name in ("one", "two")]
+    assert list(several.names(pair)) == ["one.parquet", "two.parquet"]
+    assert pair[0].name == "one.parquet"
+    assert render(*several.compose(pair))
+
+
+def test_a_study_given_twice_is_refused(synthetic):
+    folder = synthetic({"a": [1.0]})
+    twice = [Study.load(folder), Study.load(folder / ".." / folder.name)]
+    with pytest.raises(ValueError, match="the same study is given twice"):
+        several.compose(twice)
+
+
+def test_a_narrow_study_within_two_wide_ones_makes_two_tables(synthetic):
+    inner = {"generator_optimizer.lr": {"uniform": [0.25, 0.55]}}
+    nine = {"a": [float(i) for i in range(1, 10)]}
+    studies = [made(synthetic, name, nine) for name in ("wide", "wider")]
+    studies.append(made(synthetic, "narrow", {"a": [3.5]}, arms={"a": {"space": inner}}))
+    section = again.narrow(several.names(studies))
+    assert [table.key for table in section.parts] == ["narrow-wide-narrow", "narrow-wider-narrow"]
+
+
+def test_scores_of_opposite_signs_are_not_the_same_trials(synthetic):
+    x, y = (made(synthetic, name, {"a": [1.0, 2.0]}) for name in "xy")
+    assert len(again.repeated(x, y)) == 2
+    assert again.repeated(x, replace(y, sign=-1)).empty
