@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.page import Figure, Section
-from analysis.style import layout, level, score_axis, style
+from analysis.style import failure_lane, layout, level, score_axis, style
 from analysis.tables import DEFAULT_CONFIG, Study
 from analysis.trials import event_kinds, hover_texts
 
@@ -25,7 +24,8 @@ class ScoreDistribution(NamedTuple):
     """Scores of all trials, failures among them.
 
     Attributes:
-        rows: arm, trial_id, score (lower is better, +inf a failure), default, events.
+        rows: arm, trial_id, score (lower is better, +inf a failure), default (whether it is
+            the arm at its defaults, which no n counts), events.
     """
 
     arms: list[str]
@@ -44,7 +44,8 @@ def score_distribution_data(study: Study) -> ScoreDistribution:
             "trial_id": trials["trial_id"],
             "status": trials["status"],
             "score": trials["score"],
-            "default": trials["config_id"] == DEFAULT_CONFIG,
+            # A repeated configuration may be the defaults: then they are what is shown.
+            "default": (trials["config_id"] == DEFAULT_CONFIG) & (study.unit != "seed"),
             "events": event_kinds(study, trials),
         }
     )
@@ -66,14 +67,14 @@ def score_distribution_figure(
     """Draw one strip and box per arm, and failures in a lane of their own beyond the scores."""
     finite = (data.sign * data.rows["score"][np.isfinite(data.rows["score"])]).tolist()
     log = bool(finite) and min(finite) > 0
-    lane = _failure_lane(finite, log)
+    lane = failure_lane(finite, log, data.sign)
     figure = go.Figure()
     ticks = []
     for index, arm in enumerate(data.arms):
         mine = data.rows[data.rows["arm"] == arm]
-        failed = np.isinf(mine["score"])
-        ticks.append(f"{arm}<br>n = {len(mine)}, {int(failed.sum())} failed")
-        scored = data.sign * mine["score"][~failed]
+        failed, drawn = np.isinf(mine["score"]), ~mine["default"]
+        ticks.append(f"{arm}<br>n = {drawn.sum()}, {(failed & drawn).sum()} failed")
+        scored = data.sign * mine["score"][~failed & drawn]
         if len(scored) > 4:
             _add_box(figure, index, scored)
         for shown, at in ((mine[~failed], None), (mine[failed], lane)):
@@ -144,14 +145,6 @@ def _add_marks(
         )
 
 
-def _failure_lane(finite: Sequence[float], log: bool) -> float:
-    """Return the height of the lane of failures, above every score."""
-    if not finite:
-        return 1.0
-    top, bottom = max(finite), min(finite)
-    return top * (top / bottom) ** 0.15 * 1.3 if log else top + 0.15 * (top - bottom) + 0.05
-
-
 def top_share(study: Study, share: float = TOP_SHARE) -> ScoreDistribution:
     """Keep each arm's best configurations only, as many as the share of all that it tried."""
     data = score_distribution_data(study)
@@ -175,8 +168,8 @@ def section(study: Study) -> Section | None:
             f"One mark a trial: the {study.score_rule.checkpoint} checkpoint's score on the "
             f"select split ({better} is better); the box holds the middle half of those that "
             f"have one, its whiskers all. Crosses in the grey lane failed and have no score. A "
-            f"ringed mark had an event; a star is the arm at its defaults. Hover for parameters."
-            + _thinning(data.rows),
+            f"ringed mark had an event; a star is the arm at its defaults, in neither box nor n. "
+            f"Hover for parameters." + _thinning(data.rows),
             score_distribution_figure(data, hovers),
             oriented(data),
         )

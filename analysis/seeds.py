@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from analysis import optimism, statistics, variability
-from analysis.arms import interval, signed
+from analysis.arms import failures_positive, honest, interval, signed
 from analysis.distribution import MOST_DRAWN, thinned
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.statistics import CONFIDENCE, Estimate
-from analysis.style import layout, level, score_axis, style
+from analysis.style import failure_lane, layout, level, score_axis, style
 from analysis.tables import Study
 from analysis.trials import hover_texts, parameter_texts
 
@@ -89,6 +89,9 @@ def _best_config(study: Study, arm: str) -> BestConfig:
     quartiles = study.sign * np.quantile(scores, [0.25, 0.75], method="inverted_cdf")
     low, high = quartiles[:: study.sign]
     first = trials.iloc[:1]
+    mean, median = mean_interval(finite), statistics.median_best_of_k(scores, 1)
+    if study.adaptive:  # else seeds are draws of their own, however configurations were drawn
+        mean, median = honest(mean, study), honest(median, study)
     return BestConfig(
         arm=arm,
         config=str(first["config_id"].iloc[0]),
@@ -96,8 +99,8 @@ def _best_config(study: Study, arm: str) -> BestConfig:
         ok=len(finite),
         failed=len(scores) - len(finite),
         sd=float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
-        mean=signed(mean_interval(finite), study.sign),
-        median=signed(statistics.median_best_of_k(scores, 1), study.sign),
+        mean=signed(mean, study.sign),
+        median=signed(median, study.sign),
         low_quartile=float(low),
         high_quartile=float(high),
     )
@@ -130,7 +133,7 @@ def _best_table(study: Study, found: Sequence[BestConfig]) -> Table:
         for b in found
     ]  # fmt: skip
     return Table("best-configs", "Each arm's best configuration", _how_read(study, found),
-                 pd.DataFrame(data), pd.DataFrame(shown))  # fmt: skip
+                 failures_positive(pd.DataFrame(data)), pd.DataFrame(shown))  # fmt: skip
 
 
 def _called(best: BestConfig) -> str:
@@ -157,7 +160,8 @@ def _how_read(study: Study, found: Sequence[BestConfig]) -> str:
         f"{chosen}{study.primary} over training seeds. Mean ± standard deviation as Lucic et al. "
         f"2018 print them, over the seeds that did not fail; seeds that failed{lost} are left out "
         f"there, and count as infinitely bad in median and quartiles. Brackets: 95 % intervals, "
-        f"Student's of the mean and by rank of the median, [none] where so few give none."
+        f"Student's of the mean and by rank of the median, [none] where so few give none, or "
+        f"where the search was adaptive."
     )
 
 
@@ -230,18 +234,6 @@ def strips_figure(strips: Strips, study: Study, hovers: pd.Series[str] | None = 
     if finite and np.isinf(rows["score"]).any():
         level(figure, lane, log, "failed", {"width": 18, "color": "rgba(120,120,120,0.15)"})
     return figure
-
-
-def failure_lane(finite: Sequence[float], log: bool, sign: int) -> float:
-    """Return the height of the lane of failures: beyond the worst score as it is told."""
-    if not finite:
-        return 1.0
-    low, high = min(finite), max(finite)
-    if log:
-        step = (high / low) ** 0.15 * 1.3
-        return high * step if sign == 1 else low / step
-    step = 0.15 * (high - low) + 0.05 * max(abs(low), abs(high), 1e-9)
-    return high + step if sign == 1 else low - step
 
 
 def _draw_box(figure: go.Figure, index: int, x: object, scores: pd.Series[float]) -> None:

@@ -118,3 +118,21 @@ def level(figure: go.Figure, y: float, log: bool, text: str, line: dict[str, Any
         showarrow=False,
         font={"size": 11, "color": "#444"},
     )
+
+
+def failure_lane(finite: Sequence[float], log: bool, sign: int) -> float:
+    """Return the height of the lane of failures: beyond the worst score as it is told.
+
+    Args:
+        finite: The scores, as they are told.
+        log: Whether their axis is logarithmic.
+        sign: 1 where lower scores are better, so that it lies above; -1 for below.
+    """
+    if not len(finite):
+        return 1.0
+    low, high = min(finite), max(finite)
+    if log:
+        step = (high / low) ** 0.15 * 1.3
+        return high * step if sign == 1 else low / step
+    step = 0.15 * (high - low) + 0.05 * max(abs(low), abs(high), 1e-9)
+    return high + step if sign == 1 else low - step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from analysis.arms import failures_positive
 from analysis.page import Figure, Part, Section
 from analysis.sensitivity import effects, importance
 from analysis.sensitivity.space import Parameter, Sample, edges, samples
@@ -17,7 +18,7 @@ def section(study: Study) -> Section | None:
     swept = samples(study)
     if not swept:
         return None
-    marginals = effects.marginal_data(swept, study.sign)
+    marginals = effects.marginal_data(swept, study)
     parts: list[Part] = [_introduction(study)]
     figures = effects.marginal_figures(marginals, swept, study)
     parts.append(Section("marginals", "One hyper-parameter at a time", figures, grid=True))
@@ -89,7 +90,7 @@ def _pairs(study: Study, swept: Mapping[str, Sample]) -> list[Part]:
 
 
 def _grid(study: Study, of: Sample, x: Parameter, y: Parameter, color: str) -> Figure:
-    data = effects.cells(of, x, y, study.sign)
+    data = effects.cells(of, x, y, study)
     plot = effects.grid_figure(data, of, x, y, color, study.sign)
     counts = f"n = {len(of.scores)}, {int(of.failed.sum())} failed."
     if color == "median":
@@ -102,4 +103,4 @@ def _grid(study: Study, of: Sample, x: Parameter, y: Parameter, color: str) -> F
         title, kind = f"{of.arm}: share that failed", "stability"
     reading += f", blank where there was none. {counts}"
     key = "-".join((kind, of.arm, *((x.key, y.key) if kind == "pair" else ())))
-    return Figure(key, title, reading, plot, data)
+    return Figure(key, title, reading, plot, failures_positive(data))

@@ -13,9 +13,10 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from analysis import statistics
+from analysis.arms import failures_positive, honest
 from analysis.page import Figure, number
 from analysis.sensitivity.space import Floats, Ints, Parameter, Sample
-from analysis.style import layout, log_ticks, style
+from analysis.style import failure_lane, layout, log_ticks, style
 from analysis.tables import Study
 
 MOST_BINS = 8
@@ -34,16 +35,17 @@ def bins_for(n: int) -> int:
     return min(MOST_BINS, max(2, n // PER_BIN))
 
 
-def marginal_data(samples: Mapping[str, Sample], sign: int) -> pd.DataFrame:
+def marginal_data(samples: Mapping[str, Sample], study: Study) -> pd.DataFrame:
     """Return score and failure by arm, parameter and bin, each bin with n.
 
     Args:
         samples: Arm -> its configurations.
-        sign: 1 where lower scores are better, -1 where higher ones are.
+        study: Where they are from: which way is better, and whether draws are independent.
 
     Returns:
         One row a bin that holds a configuration: the median score (failures as the worst) with
-        its exact interval, NaN where none exists, and the share of failures with its interval.
+        its exact interval, and the share of failures with its interval; ends are NaN where no
+        interval exists, as where draws are not independent.
     """
     rows = []
     for arm, of in samples.items():
@@ -54,17 +56,17 @@ def marginal_data(samples: Mapping[str, Sample], sign: int) -> pd.DataFrame:
                 scores = of.scores[levels == level]
                 if len(scores):
                     place = (arm, p.key, level, p.label(level, bins), p.center(level, bins))
-                    rows.append((*place, *_outcomes(scores, sign)))
+                    rows.append((*place, *_outcomes(scores, study)))
     return pd.DataFrame(rows, columns=MARGINAL_COLUMNS)
 
 
 _rate = lru_cache(maxsize=None)(statistics.rate)  # exact intervals are slow, and many cells alike
 
 
-def _outcomes(scores: Floats, sign: int) -> tuple[float, ...]:
-    median = statistics.median_best_of_k(scores, 1)
+def _outcomes(scores: Floats, study: Study) -> tuple[float, ...]:
+    sign, median = study.sign, honest(statistics.median_best_of_k(scores, 1), study)
     failed = int(np.isinf(scores).sum())
-    rate = _rate(failed, len(scores))
+    rate = honest(_rate(failed, len(scores)), study)
     ends = [math.nan if end is None else sign * end for end in (median.low, median.high)]
     low, high = ends if sign == 1 else ends[::-1]
     shares = [math.nan if v is None else v for v in (rate.value, rate.low, rate.high)]
@@ -110,17 +112,26 @@ def marginal_figures(
             f"{arm}: n = {c.n}, {c.failed} failed"
             for arm, c in zip(counts.index, counts.itertuples(), strict=True)
         )
-        reading = (
-            "Above, the median score of the configurations of a bin with its exact 95 % interval "
-            "(none where too few), failures counted as the worst; below, the share that failed "
-            f"with its 95 % interval. {told}."
-        )
+        reading = f"{_how_read(study)} {told}."
         parameters = {
             arm: next(p for p in samples[arm].parameters if p.key == key) for arm in counts.index
         }
         plot = _marginal_plot(rows, parameters, study)
-        figures.append(Figure(f"marginal-{key}", key, reading, plot, rows))
+        figures.append(Figure(f"marginal-{key}", key, reading, plot, failures_positive(rows)))
     return figures
+
+
+def _how_read(study: Study) -> str:
+    if not study.independent:
+        return (
+            "Above, the median score of the configurations of a bin, failures counted as the "
+            "worst; below, the share that failed. Draws are not independent here: no intervals."
+        )
+    return (
+        "Above, the median score of the configurations of a bin with its exact 95 % interval "
+        "(none where too few), failures counted as the worst; below, the share that failed with "
+        "its 95 % interval."
+    )
 
 
 def _marginal_plot(
@@ -132,7 +143,7 @@ def _marginal_plot(
     ends = rows[["median", "low", "high"]].to_numpy()
     finite = ends[np.isfinite(ends)]
     log_y = bool(len(finite)) and finite.min() > 0
-    lane = _lane(finite, log_y, study.sign)
+    lane = failure_lane(finite.tolist(), log_y, study.sign)
     centers = np.log10(rows["center"]) if log else rows["center"]
     widest = float(centers.max() - centers.min()) or 1.0
     for at, (arm, parameter) in enumerate(parameters.items()):
@@ -223,18 +234,6 @@ def _add_line(
     )
 
 
-def _lane(finite: np.ndarray, log: bool, sign: int) -> float:
-    """Return the height at which failures lie, beyond the worst score."""
-    if not len(finite):
-        return 1.0
-    low, high = float(finite.min()), float(finite.max())
-    if log:
-        beyond = 1.2 * (high / low) ** 0.15
-        return high * beyond if sign == 1 else low / beyond
-    beyond = 0.15 * (high - low) + 0.05 * (abs(high) or 1)
-    return high + beyond if sign == 1 else low - beyond
-
-
 def _score_axis(finite: np.ndarray, log: bool, lane: float) -> dict[str, object]:
     """Return the axis of scores with a tick of its own at the lane of failures."""
     if not len(finite):
@@ -253,14 +252,14 @@ CELL_COLUMNS = [
 ]  # fmt: skip
 
 
-def cells(of: Sample, x: Parameter, y: Parameter, sign: int) -> pd.DataFrame:
+def cells(of: Sample, x: Parameter, y: Parameter, study: Study) -> pd.DataFrame:
     """Return n, median score and share of failures in every cell of two parameters that has any.
 
     Args:
         of: The configurations of an arm.
         x: The parameter along the grid.
         y: The parameter up the grid.
-        sign: 1 where lower scores are better, -1 where higher ones are.
+        study: Where they are from.
     """
     bins = min(MOST_CELLS, bins_for(len(of.scores)))
     across, up = (p.level(of.positions[p.key], bins) for p in (x, y))
@@ -269,7 +268,7 @@ def cells(of: Sample, x: Parameter, y: Parameter, sign: int) -> pd.DataFrame:
         scores = of.scores[(across == i) & (up == j)]
         if not len(scores):
             continue
-        n, median, _, _, failed, *shares = _outcomes(scores, sign)
+        n, median, _, _, failed, *shares = _outcomes(scores, study)
         labels = (x.label(i, bins), y.label(j, bins))
         rows.append((of.arm, x.key, y.key, i, j, *labels, n, median, failed, *shares))
     return pd.DataFrame(rows, columns=CELL_COLUMNS)

@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis import optimism, report, seeds, statistics, variability
 from analysis.page import Figure, Table, walk
+from analysis.style import failure_lane
 from analysis.tables import Study
 from tests.analysis.conftest import SCORE
 from tests.analysis.seeded import replicate, study_of, trials
@@ -80,8 +81,8 @@ def test_higher_is_better_is_told_as_measured():
     rows = parts_of(study)["seeds-configs"].data
     assert set(rows[rows["config"] == "c000"][SCORE]) == {0.5, 0.7, math.inf}
     # The lane of failures lies at the worse end.
-    assert seeds.failure_lane([0.5, 0.9], True, -1) < 0.5 < 0.9
-    assert seeds.failure_lane([0.5, 0.9], True, 1) > 0.9
+    assert failure_lane([0.5, 0.9], True, -1) < 0.5 < 0.9
+    assert failure_lane([0.5, 0.9], True, 1) > 0.9
 
 
 def test_failures_are_in_the_strips_and_said():

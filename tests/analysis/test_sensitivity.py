@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -118,7 +119,7 @@ class TestMarginals:
     def test_equal_pandas_own_grouping(self, synthetic):
         trials = arm_trials("a", 200, lr_kills)
         study = study_of(synthetic, {"a": trials})
-        data = effects.marginal_data(space.samples(study), 1)
+        data = effects.marginal_data(space.samples(study), study)
         scores = study.trials("a")["score"]
         for critic, mine in data[data["parameter"] == "n_critic"].set_index("label").iterrows():
             expected = scores[trials["param.n_critic"] == float(critic)]
@@ -134,29 +135,51 @@ class TestMarginals:
         assert lr["n"].tolist() == cuts.value_counts(sort=False).tolist()
 
     def test_higher_is_better_turns_the_interval(self, synthetic):
-        data = effects.marginal_data(
-            {"a": sample_of(synthetic, 100, lambda u, r: -noise(u, r))}, -1
-        )
+        trials = arm_trials("a", 100, noise)
+        study = dataclasses.replace(study_of(synthetic, {"a": trials}), sign=-1)
+        data = effects.marginal_data(space.samples(study), study)
         known = data.dropna(subset=["low", "high"])
         assert len(known)
         assert (known["low"] <= known["median"]).all()
         assert (known["median"] <= known["high"]).all()
         assert (known["median"] > 0).all()
 
+    @pytest.mark.parametrize("design", [{"sampler": "tpe"}, {"sampler": "grid"}])
+    def test_draws_that_are_not_independent_have_no_interval(self, synthetic, design):
+        trials = arm_trials("a", 100, lr_kills)
+        study = study_of(synthetic, {"a": trials}, design=design)
+        shown = figures(sensitivity.section(study))
+        rows = shown["marginal-n_critic"].data
+        assert rows[["low", "high", "failure_low", "failure_high"]].isna().all().all()
+        assert rows[["median", "failure_rate"]].notna().all().all()
+        assert "no intervals" in shown["marginal-n_critic"].reading
+        maps = [figure.data for key, figure in shown.items() if key.startswith("stability")]
+        assert maps
+        assert all(data["failure_low"].isna().all() for data in maps)
+
+    def test_a_failed_bin_is_plus_infinity_where_higher_is_better(self, synthetic):
+        trials = arm_trials("a", 60, lambda u, rng: np.full(len(u), np.inf))
+        study = dataclasses.replace(study_of(synthetic, {"a": trials}), sign=-1)
+        rows = figures(sensitivity.section(study))["marginal-n_critic"].data
+        assert (rows["median"] == math.inf).all()
+
     def test_cells_hold_every_configuration_once(self, synthetic):
-        of = sample_of(synthetic, 150, lr_kills)
+        study = study_of(synthetic, {"a": arm_trials("a", 150, lr_kills)})
+        of = space.sample(study, "a")
         x, y = effects.stability_axes(of)
         assert (x.key, y.key) == ("generator_optimizer.lr", "ttur_ratio")
-        data = effects.cells(of, x, y, 1)
+        data = effects.cells(of, x, y, study)
         assert data["n"].sum() == 150
         assert data["failed"].sum() == of.failed.sum()
         assert not data.duplicated(["x_level", "y_level"]).any()
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_the_best_cell_is_the_lightest(self, synthetic, sign):
-        of = sample_of(synthetic, 150, lambda u, rng: sign * lr_kills(u, rng) * sign)
+        study = study_of(synthetic, {"a": arm_trials("a", 150, lr_kills)})
+        study = dataclasses.replace(study, sign=sign)
+        of = space.sample(study, "a")
         x, y = effects.stability_axes(of)
-        data = effects.cells(of, x, y, sign)
+        data = effects.cells(of, x, y, study)
         plot = effects.grid_figure(data, of, x, y, "median", sign)
         drawn = np.asarray(plot.data[0].z, dtype=float)
         assert np.isfinite(drawn).sum() == len(data)
