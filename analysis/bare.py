@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,20 @@ def completed(trials: pd.DataFrame, place: str) -> tuple[pd.DataFrame, list[str]
             empty = None if pa.types.is_string(kind) else math.nan
             trials[name] = DEFAULTS.get(name, empty)
     return trials, [f"The table of trials has no column {', '.join(lacking)}"]
+
+
+def lacking(names: Collection[str], schema: pa.Schema) -> list[str]:
+    """Return the columns of `schema` that a table with columns `names` lacks."""
+    return [name for name in schema.names if name not in names]
+
+
+def filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of `schema` that it lacks: without values, text empty."""
+    for name in lacking(table.column_names, schema):
+        kind = schema.field(name).type
+        empty = pa.scalar("" if pa.types.is_string(kind) else None, kind)
+        table = table.append_column(schema.field(name), pa.repeat(empty, len(table)))
+    return table
 
 
 FEWEST_OF_RANGE = 6

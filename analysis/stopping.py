@@ -226,7 +226,7 @@ class _Recorded(NamedTuple):
             told = {trial: (at, -values) for trial, (at, values) in scores.items()}
         events = study.results.events
         bad = events[~events["kind"].isin(GOOD_NEWS)]
-        first = bad.groupby(["trial_id", "kind"], as_index=False)["detected"].min()
+        first = bad.groupby(["trial_id", "kind"], as_index=False)["detected"].min().dropna()
         detected: dict[str, dict[str, int]] = {}
         for trial, kind, at in zip(*(first[name] for name in first), strict=True):
             detected.setdefault(trial, {})[kind] = int(at)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-from analysis.bare import completed, seen_space
+from analysis.bare import completed, filled, lacking, seen_space
 from ganstudy.records import (
     CURVES,
     CURVES_SCHEMA,
@@ -33,7 +33,7 @@ from ganstudy.records import (
     TRIALS,
     TrialStatus,
 )
-from ganstudy.storage import read_bytes
+from ganstudy.storage import is_remote, read_bytes
 
 DEFAULT_CONFIG = "default"
 FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
@@ -43,6 +43,13 @@ UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
 PART = 2**18
 """Points that are looked at together."""
+
+
+SCHEMAS = {
+    POINTS: POINTS_SCHEMA, EVENTS: EVENTS_SCHEMA, REPORTED: REPORTED_SCHEMA,
+    CURVES: CURVES_SCHEMA, SANITY: SANITY_SCHEMA,
+}  # fmt: skip
+"""File -> its columns."""
 
 
 class Tables:
@@ -63,11 +70,10 @@ class Tables:
         """Return tables that lie in no folder; those that are not given are empty."""
         made = cls.__new__(cls)
         made.folder, made.file = Path(), TRIALS
-        schemas = {
-            "points": POINTS_SCHEMA, "events": EVENTS_SCHEMA, "reported": REPORTED_SCHEMA,
-            "curves": CURVES_SCHEMA, "sanity": SANITY_SCHEMA,
-        }  # fmt: skip
-        frames = {name: schema.empty_table().to_pandas() for name, schema in schemas.items()}
+        frames = {
+            file.removesuffix(".parquet"): schema.empty_table().to_pandas()
+            for file, schema in SCHEMAS.items()
+        }
         vars(made).update({"trials": trials} | frames | others)
         kept = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pandas(made.points), kept)
@@ -117,9 +123,12 @@ class Tables:
         All points of a large study are a hundred times what any figure is made from.
         """
         file = pq.ParquetFile(pa.BufferReader(self._points), read_dictionary=["trial_id", "name"])
-        for batch in file.iter_batches(PART, columns=list(columns) or None):
-            yield pa.Table.from_batches([batch])
-        yield file.schema_arrow.empty_table().select(list(columns) or file.schema_arrow.names)
+        chosen = list(columns) or POINTS_SCHEMA.names
+        there = [name for name in chosen if name in file.schema_arrow.names]
+        kinds = pa.schema([POINTS_SCHEMA.field(name) for name in chosen])
+        for batch in file.iter_batches(PART, columns=there):
+            yield filled(pa.Table.from_batches([batch]), kinds).select(chosen)
+        yield filled(file.schema_arrow.empty_table().select(there), kinds).select(chosen)
 
     @cached_property
     def _points(self) -> pa.Buffer | bytes:
@@ -151,7 +160,20 @@ class Tables:
         return self._table(SANITY, SANITY_SCHEMA).to_pandas(ignore_metadata=True)
 
     def _table(self, name: str, schema: pa.Schema) -> pa.Table:
-        return self._read(name) if (self.folder / name).exists() else schema.empty_table()
+        there = (self.folder / name).exists()
+        return filled(self._read(name), schema) if there else schema.empty_table()
+
+    def notes(self) -> list[str]:
+        """Return which columns the other tables lack, where another version wrote them."""
+        told = []
+        for name, schema in SCHEMAS.items():
+            path = self.folder / name
+            if path.exists():
+                source = pa.BufferReader(read_bytes(path)) if is_remote(path) else path
+                missing = lacking(pq.read_schema(source).names, schema)
+                if missing:
+                    told.append(f"The table {name} has no column {', '.join(missing)}")
+        return told
 
     def _read(self, name: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(read_bytes(self.folder / name)))
@@ -248,7 +270,7 @@ class Study:
             provenance=_json(folder / "provenance.json"),
             protocol=protocol["scores"],
             reported_protocol=protocol.get("reported", {}),
-            notes=[*protocol.get("notes", []), *missing],
+            notes=[*protocol.get("notes", []), *missing, *tables.notes()],
             primary=protocol["primary"],
             sign=1 if protocol["minimize"] else -1,
             components=_json(folder / "components.json"),
@@ -495,7 +517,7 @@ def _bare(folder: Path, tables: Tables, place: Path) -> Study:
         provenance={},
         protocol={},
         reported_protocol={},
-        notes=[note, *missing],
+        notes=[note, *missing, *tables.notes()],
         primary=str(scores[0]).removeprefix("best."),
         sign=1,
     )

@@ -73,6 +73,7 @@ def training_curves_data(study: Study, arm: str, most: int = MOST_DRAWN) -> list
             continue
         updates, scores = mine["discriminator_updates"].tolist(), mine["value"].tolist()
         finite = [(u, s) for u, s in zip(updates, scores, strict=True) if math.isfinite(s)]
+        found = None if found is None else found[found["onset"].notna()]
         marks = [] if found is None else list(zip(found["kind"], found["onset"], strict=True))
         placed = [(str(k), int(o), nearest(finite, o)) for k, o in marks if finite]
         curves.append(Curve(str(trial_id), str(status), updates, scores, placed, str(role)))

@@ -83,7 +83,8 @@ def section(study: Study) -> Section | None:
 def trial_rows(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
     """Return trial, status, best, last, updates, seconds, events, parameters and samples."""
     events = study.results.events
-    marks = events["kind"].astype(str) + " at " + events["onset"].astype(str)
+    onsets = events["onset"].astype(float).map(" at {:.0f}".format).replace(" at nan", "")
+    marks = events["kind"].astype(str) + onsets.astype(str)
     reasons = trials["reason"].fillna("").astype(str)
     status = trials["status"].astype(str)
     empty = pd.Series(math.nan, index=trials.index)

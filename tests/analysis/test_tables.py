@@ -8,6 +8,7 @@ import pytest
 from analysis.report import render, write_reports
 from analysis.style import score_axis
 from analysis.tables import Judgement, ScoreRule, Study, Tables
+from analysis.trials import trial_rows
 from ganstudy.records import Event, load_results
 from ganstudy.store import StudyFolder
 from tests.analysis.conftest import SCORE
@@ -147,3 +148,22 @@ def test_scores_at_the_ends_of_what_a_number_holds_have_an_axis(low, high):
     assert ticks == sorted(set(ticks))
     assert len(ticks) > 1
     assert all(0 < tick < INF for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        *(("events", c) for c in ("onset", "detected", "ended", "severity", "evidence")),
+        *(("points", c) for c in ("wall_seconds", "images_seen", "generator_updates")),
+    ],
+)
+def test_a_column_that_another_version_did_not_write_is_said_to_be_missing(
+    table, column, synthetic
+):
+    folder = synthetic({"a": [1.0, 2.0, INF, INF], "b": [3.0, 4.0, 5.0, INF]})
+    file = folder / f"{table}.parquet"
+    pd.read_parquet(file).drop(columns=column).to_parquet(file)
+    study = Study.load(folder)
+    assert getattr(study.results, table)[column].isin(["", math.nan]).all()
+    assert f"{table}.parquet has no column {column}" in render(study)
+    assert not trial_rows(study, study.results.trials)["events"].str.contains("nan").any()
