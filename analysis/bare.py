@@ -15,8 +15,7 @@ from ganstudy.records import TRIAL_COLUMNS, TrialStatus
 NEEDED = ("arm",)
 """Columns without which a table tells nothing; others are filled in, and said to be."""
 DEFAULTS: Mapping[str, Any] = {
-    "seed": 0, "reason": "", "discriminator_updates": -1, "generator_updates": -1,
-    "images_seen": -1, "attempts": 1,
+    "seed": 0, "reason": "", "attempts": 1,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis import statistics
-from analysis.arms import interval, signed
+from analysis.arms import failures_positive, interval, signed
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.statistics import Estimate
 from analysis.style import Style, layout, score_axis, style
@@ -32,8 +33,8 @@ class BudgetCurve(NamedTuple):
         all_fail: Probability that none does.
         largest_k: Up to which k an interval exists.
         kept: The median if stopped trials count by their checkpoint so far; None if none was.
-        updates: Discriminator updates that one configuration costs, mean.
-        seconds: Seconds that one configuration costs, mean.
+        updates: Discriminator updates that one configuration costs, mean; NaN if not known.
+        seconds: Seconds that one configuration costs, mean; NaN if not known.
     """
 
     arm: str
@@ -88,7 +89,10 @@ def _curve(study: Study, arm: str, rule: ScoreRule) -> BudgetCurve:
     kept = study.unit_scores(arm, rule=study.kept()).to_numpy()
     stopped = rule == study.score_rule and not np.array_equal(kept, scores)
     trials = study.counted(arm)
-    per_config = trials.groupby("config_id")[["discriminator_updates", "seconds"]].sum().mean()
+    costs = trials.groupby("config_id")[["discriminator_updates", "seconds"]]
+    # A configuration one of whose seeds has an unknown cost has an unknown one.
+    known = costs.count().eq(costs.size(), axis=0)
+    per_config = costs.sum().where(known).mean()
     return BudgetCurve(
         arm=arm,
         n=n,
@@ -223,7 +227,7 @@ def all_fail_figure(curves: Sequence[BudgetCurve], arms: Sequence[str]) -> go.Fi
 
 def curve_rows(curves: Sequence[BudgetCurve]) -> pd.DataFrame:
     """Return one row an arm and k."""
-    return pd.concat(
+    rows = pd.concat(
         [
             pd.DataFrame(
                 {"arm": c.arm, "n": c.n, "failed": c.failed, "k": c.k, "median": c.median,
@@ -234,6 +238,21 @@ def curve_rows(curves: Sequence[BudgetCurve]) -> pd.DataFrame:
         ],
         ignore_index=True,
     )  # fmt: skip
+    return failures_positive(rows)
+
+
+def _cost_figure(
+    curves: Sequence[BudgetCurve], study: Study, axis: Axis, title: str, reading: str
+) -> Part:
+    """Draw the curves by what they cost; a sentence where that is not known of every arm."""
+    unknown = [c.arm for c in curves if math.isnan(getattr(c, axis.cost))]
+    if unknown:
+        return (
+            f"{title}: not drawn, for the table of trials does not tell the {axis.cost} of "
+            f"{', '.join(unknown)}."
+        )
+    plot = budget_curve_figure(curves, study.arms, study.primary, axis)
+    return Figure(axis.key, title, reading, plot, curve_rows(curves))
 
 
 def section(study: Study) -> Section | None:
@@ -245,9 +264,7 @@ def section(study: Study) -> Section | None:
         return Section("budget", title, [reason])
     curves = budget_curve_data(study)
     rows = curve_rows(curves)
-    main, updates, seconds = (
-        budget_curve_figure(curves, study.arms, study.primary, axis) for axis in AXES
-    )
+    main = budget_curve_figure(curves, study.arms, study.primary)
     parts: list[Part] = [
         Figure("budget", "By configurations", _caption(curves), main, rows),
         _table(curves, study),
@@ -257,11 +274,11 @@ def section(study: Study) -> Section | None:
             [
                 "The same curves against what k configurations of the arm cost on average: a "
                 "fair budget is not the same number of trials where one trial costs more.",
-                Figure("budget-updates", "By discriminator updates",
-                       "All updates count, those of failed trials too.", updates, rows),
-                Figure("budget-seconds", "By seconds",
-                       "Seconds of one trial on the machine that it ran on; other machines, and "
-                       "trials side by side, take other seconds.", seconds, rows),
+                _cost_figure(curves, study, AXES[1], "By discriminator updates",
+                             "All updates count, those of failed trials too."),
+                _cost_figure(curves, study, AXES[2], "By seconds",
+                             "Seconds of one trial on the machine that it ran on; other machines, "
+                             "and trials side by side, take other seconds."),
             ],
             grid=True,
         ),
@@ -313,11 +330,12 @@ def _table(curves: Sequence[BudgetCurve], study: Study) -> Table:
     columns = ["arm", "k", "median", "low", "high", "expected", "all_fail"]
     heads = ["arm", "k", "median best [95 %]", "expected best, if one succeeds", "all k fail"]
     reading = (
-        "Median: infinite (failed) where half of all choices fail. Expected: exact and unbiased "
+        "Median: infinite (failed) where half of all choices fail. Expected: exact "
         "over all subsets of size k that hold a success, with the share of the others beside it."
     )
     return Table(
-        "budget-table", "Some budgets", reading, pd.DataFrame(data, columns=columns),
+        "budget-table", "Some budgets", reading,
+        failures_positive(pd.DataFrame(data, columns=columns)),
         pd.DataFrame(shown, columns=heads),
     )  # fmt: skip
 
@@ -340,7 +358,8 @@ def _other_scores(study: Study) -> Section | None:
         known = how.get("chooses", True) and how.get("direction") in ("minimize", "maximize")
         if name == study.primary or not known:
             continue
-        rule = ScoreRule(name, 1 if how["direction"] == "minimize" else -1)
+        sign = 1 if how["direction"] == "minimize" else -1
+        rule = replace(study.score_rule, score=name, sign=sign)
         curves = budget_curve_data(study, rule)
         if not any(math.isfinite(m) for curve in curves for m in curve.median):
             continue
@@ -351,9 +370,8 @@ def _other_scores(study: Study) -> Section | None:
         )
     if not figures:
         return None
-    how_read = (
-        "The best of k by each score alone, read at the checkpoint that the primary score chose: "
-        "a budget spent on another goal."
-    )
+    last = study.score_rule.checkpoint == "last"
+    where = "at the last checkpoint" if last else "at the checkpoint that the primary score chose"
+    how_read = f"The best of k by each score alone, read {where}: a budget spent on another goal."
     title = "By other scores"
     return Section("budget-others", title, [how_read, *figures], grid=True, folded=True)

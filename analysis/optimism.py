@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
-from analysis.arms import interval, with_error
+from analysis.arms import honest, interval, with_error
 from analysis.page import NONE, Part, Section, Table, number
 from analysis.statistics import Estimate
 from analysis.tables import Study
@@ -163,10 +163,12 @@ def _split_table(study: Study) -> Table | str:
 
 
 class CheckpointChoice(NamedTuple):
-    """Last checkpoint against best, over the trials of an arm that have both.
+    """Last checkpoint against best, over what of an arm has both.
 
     Attributes:
-        ratio: Median of last over best; of last less best where not all scores are above 0.
+        ratio: Median of last over best, one value a configuration (the median over its seeds; a
+            value a seed where configurations are repeated); of last less best where not all
+            scores are above 0.
         evaluations: Median number of evaluations that the best was chosen from; NaN if unknown.
         left_out: Trials that failed, or have no score at their end.
     """
@@ -194,11 +196,13 @@ def checkpoint_choices(study: Study) -> tuple[list[CheckpointChoice], bool]:
         if table.empty:
             continue
         gains = table[last] / table[best] if ratio else table[last] - table[best]
+        unit = table["seed" if study.unit == "seed" else "config_id"]
+        gains = gains.groupby(unit).median()
         evaluations = counts.reindex(table["trial_id"]).median()
         found.append(
             CheckpointChoice(
                 arm,
-                statistics.median_best_of_k(gains.to_numpy(), 1),
+                honest(statistics.median_best_of_k(gains.to_numpy(), 1), study),
                 float(evaluations),
                 len(tables[arm]) - len(table),
             )
@@ -225,14 +229,15 @@ def _checkpoint_table(study: Study) -> Table | str:
     )  # fmt: skip
     head = "last / best [95 %]" if ratio else "last - best [95 %]"
     shown = pd.DataFrame(
-        {"arm": c.arm, "trials": str(c.ratio.n), "left out": str(c.left_out),
+        {"arm": c.arm, f"{study.unit}s": str(c.ratio.n), "trials left out": str(c.left_out),
          "chosen from": NONE if math.isnan(c.evaluations) else f"{c.evaluations:g} evaluations",
          head: interval(c.ratio)}
         for c in found
     )  # fmt: skip
+    exact = " with its exact interval" if study.independent else ""
     reading = (
         f"{study.primary} at the end of training against the best checkpoint, by the median over "
-        f"trials with its exact interval. The best of many noisy evaluations looks good by chance "
+        f"{study.unit}s{exact}. The best of many noisy evaluations looks good by chance "
         f"too, the more the more there were. Left out: trials that failed."
     )
     return Table("optimism-checkpoint", "Best checkpoint, last checkpoint", reading, data, shown)

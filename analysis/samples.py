@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from analysis.page import Gallery, Picture, Section
 from analysis.tables import Study
@@ -23,38 +24,56 @@ class Pick(NamedTuple):
     """Path of the PNG within the study's folder."""
 
 
+def best_and_median(trials: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the index labels of an arm's best trial and of its lower median.
+
+    Args:
+        trials: All counted ones, with `score`: failures are the last of them.
+
+    Returns:
+        Each None where there is none: all failed, the median did, or it is the best.
+    """
+    ranked = trials["score"].sort_values(kind="stable")
+    finite, middle = int(np.isfinite(ranked).sum()), (len(ranked) - 1) // 2
+    best = ranked.index[0] if finite else None
+    return best, ranked.index[middle] if 0 < middle < finite else None
+
+
 def sample_picks(study: Study, arm: str) -> list[Pick]:
     """Choose the best, the median and one failed trial of an arm."""
     trials = study.counted(arm)
-    ranked = trials[np.isfinite(trials["score"])].sort_values("score")
-    picks = []
-    if len(ranked):
-        picks.append(_pick("best", ranked.iloc[0], study, "samples_best"))
-    middle = (len(trials) - 1) // 2  # of all trials, failures last
-    if 0 < middle < len(ranked):
-        picks.append(_pick("lower median", ranked.iloc[middle], study, "samples_best"))
+    last = study.score_rule.checkpoint == "last"
+    picks = [
+        _pick(why, trials.loc[at], study, "samples" if last else "samples_best")
+        for why, at in zip(("best", "lower median"), best_and_median(trials), strict=True)
+        if at is not None
+    ]
     failed = trials[np.isinf(trials["score"])]
     if len(failed):
         picks.append(_pick("failed", failed.iloc[0], study, "samples"))
     else:
         events = study.results.events
+        ranked = trials[np.isfinite(trials["score"])].sort_values("score", kind="stable")
         hurt = ranked[ranked["trial_id"].isin(events["trial_id"])]
         if len(hurt):
             picks.append(_pick("worst with an event", hurt.iloc[-1], study, "samples"))
     return [pick for pick in picks if pick is not None]
 
 
-def _pick(why: str, row: Any, study: Study, column: str) -> Pick | None:
+def _pick(why: str, row: pd.Series[Any], study: Study, column: str) -> Pick | None:
     if not isinstance(row[column], str):
         return None
-    at = row["best_at"] if column == "samples_best" else row["discriminator_updates"]
-    score = row[f"best.{study.primary}"] if column == "samples_best" else math.nan
-    told = f", {study.primary} {score:.4g}" if math.isfinite(score) else ""
+    best = column == "samples_best"
+    at = row["best_at"] if best else row["discriminator_updates"]
+    when = f" at {int(at)} updates" if math.isfinite(at) else ""
+    score = row.get(f"{'best' if best else 'last'}.{study.primary}", math.nan)
+    ranked = math.isfinite(row["score"])
+    told = f", {study.primary} {score:.4g}" if ranked and math.isfinite(score) else ""
     state = "" if row["status"] == TrialStatus.COMPLETED else f", {row['status']}"
     events = study.results.events
     kinds = sorted(set(events.loc[events["trial_id"] == row["trial_id"], "kind"]))
-    seen = f", {', '.join(kinds)}" if kinds and column == "samples" else ""
-    caption = f"{row['trial_id']} at {int(at)} updates{told}{state}{seen}"
+    seen = f", {', '.join(kinds)}" if kinds and not best else ""
+    caption = f"{row['trial_id']}{when}{told}{state}{seen}"
     return Pick(why, row["trial_id"], caption, row[column])
 
 
@@ -71,7 +90,8 @@ def section(study: Study) -> Section | None:
     if not any(gallery.pictures for gallery in galleries):
         return None
     how = (
-        "The same latents for every trial. Best and median are by the score of the best "
-        "checkpoint, and show it; a failed trial shows its last state."
+        f"The same latents for every trial. Best and median are by the score of the "
+        f"{study.score_rule.checkpoint} checkpoint, and show it; any other trial shows its last "
+        "state."
     )
     return Section("samples", "Samples", [how, *galleries])

@@ -11,13 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.page import Figure, Section
+from analysis.samples import best_and_median
 from analysis.style import EVENT_SYMBOLS, common_extent, layout, score_axis, style
 from analysis.tables import Study
 from analysis.trials import hover_texts
 from ganstudy.records import TrialStatus
 
 MOST_DRAWN = 40
-"""Curves an arm; of more, evenly many of every rank are drawn, best and worst always."""
+"""Curves an arm; of more, evenly many of every rank are drawn, best, median and worst always."""
 
 
 class Curve(NamedTuple):
@@ -31,6 +32,8 @@ class Curve(NamedTuple):
     """(kind, onset, height at which it is drawn)."""
     role: str
     """"best", "median", "failed" or empty."""
+    chosen: int | None = None
+    """Which of its evaluations its trial is ranked by; None if none has a score."""
 
 
 def nearest(curve: Sequence[tuple[int, float]], at: int) -> float:
@@ -39,19 +42,26 @@ def nearest(curve: Sequence[tuple[int, float]], at: int) -> float:
 
 
 def chosen_trials(study: Study, arm: str, most: int = MOST_DRAWN) -> pd.DataFrame:
-    """Return the trials of an arm that are drawn, best first, with their `role`."""
+    """Return the trials of an arm that are drawn, best first, with their `role`.
+
+    Best and median are those of all the trials that count, however many are drawn: neither the
+    arm at its defaults, nor a trial that a rule stopped.
+    """
     trials = study.results.trials
     begun = trials[(trials["arm"] == arm) & (trials["status"] != TrialStatus.PENDING)]
     scores = study.outcomes["score"].reindex(begun.index)
     begun = begun.assign(score=scores).sort_values("score", kind="stable")
-    if len(begun) > most:
-        begun = begun.iloc[np.unique(np.linspace(0, len(begun) - 1, most).round().astype(int))]
-    finite = int(np.isfinite(begun["score"]).sum())
-    roles = np.where(np.isinf(begun["score"]), "failed", "").astype(object)
-    if finite:
-        roles[(finite - 1) // 2] = "median"
-        roles[0] = "best"
-    return begun.assign(role=roles)
+    roles = pd.Series("", index=begun.index).mask(np.isinf(begun["score"]), "failed")
+    told = best_and_median(study.counted(arm))
+    for role, index in zip(("best", "median"), told, strict=True):
+        if index is not None:
+            roles.loc[index] = role
+    begun = begun.assign(role=roles)
+    if len(begun) <= most:
+        return begun
+    drawn = begun["role"].isin(["best", "median"]).to_numpy(copy=True)
+    drawn[np.linspace(0, len(begun) - 1, most).round().astype(int)] = True
+    return begun[drawn]
 
 
 def training_curves_data(study: Study, arm: str, most: int = MOST_DRAWN) -> list[Curve]:
@@ -76,8 +86,22 @@ def training_curves_data(study: Study, arm: str, most: int = MOST_DRAWN) -> list
         found = None if found is None else found[found["onset"].notna()]
         marks = [] if found is None else list(zip(found["kind"], found["onset"], strict=True))
         placed = [(str(k), int(o), nearest(finite, o)) for k, o in marks if finite]
-        curves.append(Curve(str(trial_id), str(status), updates, scores, placed, str(role)))
+        chosen = _ranked_by(study, scores)
+        curves.append(
+            Curve(str(trial_id), str(status), updates, scores, placed, str(role), chosen)
+        )
     return curves
+
+
+def _ranked_by(study: Study, scores: Sequence[float]) -> int | None:
+    """Return which evaluation the study's rule ranks a trial by: its best, or its last."""
+    oriented = study.sign * np.asarray(scores, dtype=float)
+    finite = np.isfinite(oriented)
+    if not finite.any():
+        return None
+    if study.score_rule.checkpoint == "last":
+        return len(oriented) - 1 if finite[-1] else None
+    return int(np.where(finite, oriented, math.inf).argmin())
 
 
 def training_curves_figure(
@@ -108,7 +132,7 @@ def training_curves_figure(
             opacity=1 if told else 0.5,
             hovertemplate=f"{hover}<br>%{{x}} updates: %{{y:.4g}}<extra></extra>",
         )
-        at = int(np.nanargmin(curve.scores)) if told and not np.isnan(curve.scores).all() else None
+        at = curve.chosen
         if at is not None and curve.role == "best":
             figure.add_scatter(
                 x=[curve.updates[at]], y=[curve.scores[at]], mode="markers", showlegend=False,
@@ -177,8 +201,9 @@ def section(study: Study) -> Section | None:
         return None
     how = (
         "The primary score at every evaluation, one line a trial, one scale for all arms, which "
-        "a diverging trial may leave. Black: the best trial, its best checkpoint ringed, and, "
-        "dashed, the median one. Other marks show where an event began. A line that stops has no "
+        f"a diverging trial may leave. Black: the best trial, its {study.score_rule.checkpoint} "
+        "checkpoint ringed, and, dashed, the lower median of all, failures last; neither is the "
+        "arm at its defaults. Other marks show where an event began. A line that stops has no "
         "finite score from there on."
     )
     return Section("training", "Training curves", [how, *figures], grid=True)

@@ -74,7 +74,10 @@ def section(study: Study) -> Section | None:
     data = trial_rows(study, trials)
     shown = data.assign(
         best=data["best"].map(number), last=data["last"].map(number),
-        seconds=[NONE if math.isnan(s) else f"{s:.0f}" for s in data["seconds"]],
+        **{
+            name: [NONE if math.isnan(value) else f"{value:.0f}" for value in data[name]]
+            for name in ("updates", "seconds")
+        },
     )  # fmt: skip
     table = Table("trials", "All trials", reading, data, shown, browse=True, link="samples")
     return Section("trials", "All trials", [table])
@@ -95,7 +98,7 @@ def trial_rows(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
             "status": status.where(reasons == "", status + ": " + reasons),
             "best": trials.get(f"best.{study.primary}", empty),
             "last": trials.get(f"last.{study.primary}", empty),
-            "updates": trials["discriminator_updates"].fillna(-1).astype(int),
+            "updates": trials["discriminator_updates"].astype(float),
             "seconds": trials["seconds"].astype(float),
             "events": _joined(marks, events["trial_id"], trials["trial_id"]),
             "parameters": parameter_texts(trials, ", "),
