@@ -203,8 +203,8 @@ def section(study: Study) -> Section | None:
         "The primary score at every evaluation, one line a trial, one scale for all arms, which "
         f"a diverging trial may leave. Black: the best trial, its {study.score_rule.checkpoint} "
         "checkpoint ringed, and, dashed, the lower median of all, failures last, both of the "
-        "trials that the table of arms counts. Other marks show where an event began. A line that stops has no "
-        "finite score from there on."
+        "trials that the table of arms counts. Other marks show where an event began. A line that "
+        "stops has no finite score from there on."
     )
     return Section("training", "Training curves", [how, *figures], grid=True)
 
