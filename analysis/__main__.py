@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from analysis.bare import TableError
 from analysis.report import write_report
 
 
@@ -17,7 +18,7 @@ def main(arguments: list[str]) -> int:
     target = Path(arguments[1]) if len(arguments) == 2 else folder / "report.html"
     try:
         write_report(folder, target)
-    except (OSError, ValueError) as error:
+    except (OSError, TableError) as error:
         print(error, file=sys.stderr)
         return 2
     print(target)

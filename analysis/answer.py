@@ -13,8 +13,9 @@ from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import number
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
-from analysis.tables import Study
+from analysis.tables import UNKNOWN_DESIGN, Study
 from analysis.verdict import verdict
+from ganstudy.records import EVENTS
 
 
 def answer(study: Study) -> list[str]:
@@ -23,12 +24,28 @@ def answer(study: Study) -> list[str]:
         return [verdict(study)]
     told = [verdict(study), leaders(study), equivalence(study), failures(study)]
     told += [control_sentence(outcome) for outcome in control_outcomes(study)]
+    return [sentence for sentence in told if sentence]
+
+
+def warnings(study: Study) -> list[str]:
+    """Return what has to be known before the answer is read."""
+    told = []
     if unchanged(study) is False:
         told.append(
             "How the study is judged was changed after its first trial, so that nothing here was "
             "fixed beforehand."
         )
-    return [sentence for sentence in told if sentence]
+    if study.sampler == UNKNOWN_DESIGN:
+        told.append(
+            f"A bare table: lower {study.primary} is taken to be better, every row without one to "
+            f"have failed, and the rows to be independent random draws."
+        )
+    if study.judgement.failures and not study.results.has(EVENTS):
+        told.append(
+            f"There is no {EVENTS}: trials that failed by {', '.join(study.judgement.failures)} "
+            f"are not told from others, so the study is not judged as was fixed."
+        )
+    return told
 
 
 def leaders(study: Study) -> str:

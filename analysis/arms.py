@@ -14,7 +14,7 @@ from analysis.page import NONE, Section, Table, number
 from analysis.statistics import Estimate
 from analysis.tables import Study
 from analysis.verdict import verdict
-from ganstudy.records import TrialStatus
+from ganstudy.records import EVENTS, TrialStatus
 
 
 class Summary(NamedTuple):
@@ -102,7 +102,7 @@ def summarize_study(study: Study) -> Summary:
                 arm,
                 str(len(scores)) + _ours(study, arm),
                 _share(_failed(trials), trials, study),
-                _share(_with_event(study, trials, "mode_collapse"), trials, study),
+                _collapsed(study, trials),
                 interval(median),
                 number(best),
                 *(_with_error(told.get(name)) for name in (study.primary, *others)),
@@ -141,6 +141,13 @@ def _ours(study: Study, arm: str) -> str:
     notes = [f"{failed} lost to errors"] * (failed > 0) + [f"{open_} not finished"] * (open_ > 0)
     notes += [f"{pruned} stopped by {study.rule or 'the time limit'}"] * (pruned > 0)
     return f" ({', '.join(notes)})" if notes else ""
+
+
+def _collapsed(study: Study, trials: pd.DataFrame) -> str:
+    """Return how many had a mode collapse, nothing where nobody looked."""
+    if not study.results.has(EVENTS):
+        return NONE
+    return _share(_with_event(study, trials, "mode_collapse"), trials, study)
 
 
 def _with_event(study: Study, trials: Any, kind: str) -> int:

@@ -12,6 +12,11 @@ import pyarrow as pa
 
 from ganstudy.records import TRIAL_COLUMNS, TrialStatus
 
+
+class TableError(ValueError):
+    """A table of trials, or what stands beside it, cannot be read as a study."""
+
+
 NEEDED = ("arm",)
 """Columns without which a table tells nothing; others are filled in, and said to be."""
 DEFAULTS: Mapping[str, Any] = {
@@ -26,11 +31,11 @@ def completed(trials: pd.DataFrame, place: str) -> tuple[pd.DataFrame, list[str]
         The table, and what a reader has to know of what was missing.
 
     Raises:
-        ValueError: If a column is missing without which no report can be.
+        TableError: If a column is missing without which no report can be.
     """
     for name in NEEDED:
         if name not in trials:
-            raise ValueError(f"{place}: the table of trials has no column {name!r}")
+            raise TableError(f"{place}: the table of trials has no column {name!r}")
     lacking = [name for name, _ in TRIAL_COLUMNS if name not in trials]
     if not lacking:
         return trials, []
@@ -67,6 +72,32 @@ FEWEST_OF_RANGE = 6
 """Different numbers from which on a column is taken for draws from a range."""
 LOGARITHMIC = 100
 """Largest over smallest value from which on they are taken to be drawn on a logarithmic scale."""
+
+
+LOWER_IS_BETTER = ("fid", "kid", "fd_", "kd_")
+"""How names of scores begin of which lower ones are known to be better."""
+
+
+def deciding_score(trials: pd.DataFrame, place: str) -> str:
+    """Return the score by which a bare table is judged: the first of which lower is better.
+
+    Raises:
+        TableError: If there is none, if it is not of numbers, or if which decides is a guess.
+    """
+    names = [str(name)[5:] for name in trials if str(name).startswith("best.")]
+    names = [name for name in names if not name.endswith("_se")]
+    known = [name for name in names if name.startswith(LOWER_IS_BETTER)]
+    if not names:
+        raise TableError(f"{place}: the table of trials has no column best.<score>")
+    if not known and len(names) > 1:
+        raise TableError(
+            f"{place}: which of {', '.join(names)} decides, and whether lower is better, is not "
+            f"known: keep the one best.<score> of which lower is better"
+        )
+    name = (known or names)[0]
+    if not pd.api.types.is_numeric_dtype(trials[f"best.{name}"]):
+        raise TableError(f"{place}: the column best.{name} must hold numbers")
+    return name
 
 
 def seen_space(trials: pd.DataFrame) -> dict[str, Any]:

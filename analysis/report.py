@@ -29,7 +29,7 @@ from analysis import (
     training,
     trials,
 )
-from analysis.answer import answer
+from analysis.answer import answer, warnings
 from analysis.arms import Summary, summarize_study
 from analysis.page import Section
 from analysis.tables import Study
@@ -75,7 +75,7 @@ def compose(study: Study) -> tuple[html.Front, list[Section]]:
         question=study.settings.get("question") or "",
         answer=answer(study),
         source=study.settings.get("source") or "",
-        warnings=[changed.format("; ".join(mixed))] if mixed else [],
+        warnings=([changed.format("; ".join(mixed))] if mixed else []) + warnings(study),
     )
     return front, [made for make in SECTIONS if (made := make(study)) is not None]
 
@@ -117,7 +117,7 @@ def write_reports(
 
     Raises:
         FileNotFoundError: If a folder is no study's.
-        ValueError: If a table of trials cannot be read as one.
+        TableError: If a table of trials cannot be read as one.
         OSError: If something cannot be written.
         exports.NoBrowserError: If pictures are wanted and there is no browser.
     """

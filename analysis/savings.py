@@ -283,7 +283,8 @@ def told(data: Savings) -> str:
         parts.append(
             f"Stopping at the first of {', '.join(RECOMMENDED)} would have saved "
             f"{first.share.value:.0%} of all seconds, {_of_savable(first)}, and "
-            f"{_harm(data, first)}."
+            f"{_harm(data, first)}; {first.wrongly} of the {first.stopped} trials that it stops "
+            f"would have ended well, and better than when they were stopped."
         )
     if data.left_out:
         parts.append(

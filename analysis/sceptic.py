@@ -74,9 +74,11 @@ def _fixed(study: Study) -> Section:
         "checkpoint": "checkpoint of a trial that counts",
         "failures": "events that make a trial a failure if they last to its end",
     }  # fmt: skip
-    rows = pd.DataFrame(
-        [(told, _plain(rule[key])) for key, told in names.items()], columns=["what", "fixed as"]
-    )
+    before = recorded.get("rule")
+    told = {"what": list(names.values()), "judged by": [_plain(rule[key]) for key in names]}
+    if before is not None:
+        told["fixed as"] = [_plain(before.get(key)) for key in names]
+    rows = pd.DataFrame(told)
     table = Table("fixed", "The rule", "", rows)
     short = ""
     if rule["k"] is not None and judged_k(study) < rule["k"] and not why_none(study):
@@ -189,18 +191,26 @@ def _control_name(kind: str) -> str:
 def control_sentence(outcome: ControlOutcome) -> str:
     """Return in words what a control showed."""
     o = outcome
+    decided, ties = o.wins + o.losses, o.pairs - o.wins - o.losses
+    why = (
+        f" In {ties} of {o.pairs} pairs both failed or scored alike, which tells nothing."
+        if ties
+        else ""
+    )
     if o.kind == "same":
-        if passed(o):
-            return f"{o.arm} run twice is not told apart (p = {o.p:.2g}), as it must be."
-        return (
-            f"{o.arm} run twice is told apart (p = {o.p:.2g}): noise alone makes differences "
-            f"that look real here, so take every finding with care."
-        )
+        if o.told_apart:
+            return (
+                f"{o.arm} run twice is told apart (p = {o.p:.2g}): noise alone makes differences "
+                f"that look real here, so take every finding with care."
+            )
+        blind = 2 * 0.5**decided >= ALPHA
+        sure = " with so few pairs nothing could have been" if blind else " as it must be"
+        return f"{o.arm} run twice is not told apart (p = {o.p:.2g}),{sure}.{why}"
     if passed(o):
         return f"An arm broken on purpose is seen to lose (p = {o.p:.2g}), as it must."
     return (
         f"An arm broken on purpose is not seen to lose (p = {o.p:.2g}): this study is too small, "
-        f"or its score blind, to tell anything."
+        f"or its score or its rule of failure blind, to tell anything.{why}"
     )
 
 
@@ -366,6 +376,8 @@ def specifications(study: Study) -> Iterator[Specification]:
     failing: dict[str, dict[str, Any]] = {"as judged": {"failures": study.judgement.failures}}
     if (study.outcomes["status"] == "stopped").any():
         failing["stopped ones count"] = {"keep_stopped": True}
+    if study.judgement.failures:
+        failing["no event fails"] = {"failures": ()}
     if kinds:
         failing["any lasting event fails"] = {"failures": kinds}
     n = min(len(study.unit_scores(arm)) for arm in study.contenders)
@@ -425,7 +437,8 @@ def _specifications(study: Study) -> Section | None:
         f"Rank of every arm (1: best) under each of n = {n} defensible ways to judge: score x "
         f"checkpoint x what counts as failure x k, from those in which most arms keep the ranks "
         f"of the judged one (marked) to the others. Best, ties included: {led}. A finding that "
-        f"holds only in a few columns hangs on the choice, not on the arm."
+        f"holds only in a few columns hangs on the choice, not on the arm; one that holds in all "
+        f"is not proven by that, since all judge the same trials."
     )
     title = "Would another way of judging say the same?"
     plot = specification_figure(rows, study.contenders)

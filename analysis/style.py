@@ -17,7 +17,17 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EVENT_SYMBOLS = {
     "divergence": "x",
     "mode_collapse": "triangle-down",
+    "mode_dropping": "triangle-up",
+    "vanishing_gradient": "triangle-left",
+    "exploding_gradient": "triangle-right",
     "discriminator_overpowering": "hourglass",
+    "generator_overpowering": "bowtie",
+    "oscillation": "diamond-tall",
+    "quality_drop": "diamond-wide",
+    "no_learning": "square",
+    "checkerboard": "square-cross",
+    "memorization": "hexagon",
+    "recovery": "circle",
 }
 HEIGHT = 420
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-from analysis.bare import completed, filled, lacking, seen_space
+from analysis.bare import (
+    TableError,
+    completed,
+    deciding_score,
+    filled,
+    lacking,
+    seen_space,
+)
 from ganstudy.records import (
     CURVES,
     CURVES_SCHEMA,
@@ -64,6 +71,10 @@ class Tables:
         self.folder, self.file = folder, trials
         if not (folder / trials).exists():
             raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {trials}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a table, be it empty; what lies in no folder has them all."""
+        return self._held or (self.folder / name).exists()
 
     @classmethod
     def of(cls, trials: pd.DataFrame, **others: pd.DataFrame) -> Tables:
@@ -196,6 +207,32 @@ class Judgement:
     failures: tuple[str, ...] = ()
 
 
+def judgement_of(settings: Mapping[str, Any], place: str) -> Judgement:
+    """Return how a resolved study says that it is judged.
+
+    Raises:
+        TableError: If somebody has written what cannot be.
+    """
+    said = dict(settings.get("judgement") or {})
+    said["failures"] = tuple(said.get("failures") or ())
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "k": (
+            lambda v: v is None or (isinstance(v, int) and v >= 1),
+            "a number of configurations",
+        ),
+        "margin": (lambda v: isinstance(v, int | float) and v > 0, "a number above 0"),
+        "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
+        "failures": (lambda v: all(isinstance(kind, str) for kind in v), "a list of event kinds"),
+    }
+    for key, value in said.items():
+        if key not in rules:
+            raise TableError(f"{place}: study.yaml: judgement has no key {key!r} ({[*rules]})")
+        holds, what = rules[key]
+        if not holds(value):
+            raise TableError(f"{place}: study.yaml: judgement.{key} must be {what}, got {value!r}")
+    return Judgement(**said)
+
+
 @dataclass(frozen=True)
 class ScoreRule:
     """How a trial becomes one number, lower is better, +inf for a failure.
@@ -248,7 +285,7 @@ class Study:
 
         Raises:
             FileNotFoundError: If there is no table of trials.
-            ValueError: If the table lacks what no report can do without.
+            TableError: If the table lacks what no report can do without.
         """
         folder, name = (
             (place.parent, place.name) if place.suffix == ".parquet" else (place, TRIALS)
@@ -263,10 +300,13 @@ class Study:
         }  # fmt: skip - without one it ended before it measured anything
         text = (folder / "study.yaml").read_text(encoding="utf-8")
         tables.trials, missing = completed(tables.trials, str(place))
+        settings = YAML(typ="safe", pure=True).load(text)
+        judgement_of(settings, str(place))
+        missing += _missing(tables, settings)
         return cls(
             folder=folder,
             results=tables,
-            settings=YAML(typ="safe", pure=True).load(text),
+            settings=settings,
             provenance=_json(folder / "provenance.json"),
             protocol=protocol["scores"],
             reported_protocol=protocol.get("reported", {}),
@@ -340,9 +380,7 @@ class Study:
     @property
     def judgement(self) -> Judgement:
         """How the study said beforehand that it is to be judged; the defaults if it did not."""
-        said = dict(self.settings.get("judgement") or {})
-        said["failures"] = tuple(said.get("failures") or ())
-        return Judgement(**said)
+        return judgement_of(self.settings, self.name)
 
     @property
     def score_rule(self) -> ScoreRule:
@@ -486,6 +524,19 @@ def _plain(found: pa.Table) -> pa.Table:
     return found.cast(pa.schema(kinds))
 
 
+def _missing(tables: Tables, settings: Mapping[str, Any]) -> list[str]:
+    """Return what a reader has to know of tables that are not there."""
+    notes = []
+    if not tables.has(EVENTS):
+        judged = (settings.get("judgement") or {}).get("failures") or []
+        unseen = f", and {', '.join(judged)}, which make a trial a failure, are not seen"
+        told = f"There is no {EVENTS}, so what happened to trials is not known"
+        notes.append(told + unseen if judged else told)
+    if not tables.has(POINTS):
+        notes.append(f"There is no {POINTS}, so training curves and what reads them are missing")
+    return notes
+
+
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -496,19 +547,18 @@ def _bare(folder: Path, tables: Tables, place: Path) -> Study:
     Its primary score is the first column `best.*`, and lower is taken to be better.
     """
     tables.trials, missing = completed(tables.trials, str(place))
-    scores = [name for name in tables.trials if str(name).startswith("best.")]
-    if not scores:
-        raise ValueError(f"{place}: the table of trials has no column best.<score>")
+    primary = deciding_score(tables.trials, str(place))
     arms = {
         str(arm): {"space": seen_space(mine)}
         for arm, mine in tables.trials.groupby("arm", sort=False)
     }
     for arm in arms:
         if "%{" in arm:  # plotly would put a number in its place
-            raise ValueError(f"{place}: the arm {arm!r} must not hold '%{{'")
+            raise TableError(f"{place}: the arm {arm!r} must not hold '%{{'")
     note = (
         "There is no study.yaml beside the table, so how its trials were drawn is not known: "
-        "intervals and tests take them for independent random draws, and lower scores for better"
+        f"intervals and tests take them for independent random draws, and lower {primary} for "
+        f"better"
     )
     return Study(
         folder=folder,
@@ -518,6 +568,6 @@ def _bare(folder: Path, tables: Tables, place: Path) -> Study:
         protocol={},
         reported_protocol={},
         notes=[note, *missing, *tables.notes()],
-        primary=str(scores[0]).removeprefix("best."),
+        primary=primary,
         sign=1,
     )

@@ -618,6 +618,7 @@ def report(
     Markdown goes beside it; the CSV of every table and figure, and pictures of the figures, which
     need an installed Chromium or Chrome, go into folders beside it.
     """
+    from analysis.bare import TableError
     from analysis.exports import FORMATS, NoBrowserError
     from analysis.report import write_reports
     from ganstudy.registry import unknown
@@ -630,7 +631,7 @@ def report(
     target = output or _beside(directories)
     try:
         written = write_reports(directories, target, kinds or ["html"], tell)
-    except (FileNotFoundError, ValueError, NoBrowserError) as error:
+    except (FileNotFoundError, TableError, NoBrowserError) as error:
         refuse(str(error))
     except OSError as error:
         refuse(f"{target}: {error.strerror or error}")

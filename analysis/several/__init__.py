@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answer import answer
+from analysis.bare import TableError
 from analysis.html import Front
 from analysis.page import NONE, Section, Table
 from analysis.several.across import aggregate_rows, arms_in_common, ratio_rows, ratio_text
@@ -36,12 +37,12 @@ def names(studies: Sequence[Study]) -> dict[str, Study]:
     """Return name -> study: its place, with as much of the path as makes names differ.
 
     Raises:
-        ValueError: If two are the same one.
+        TableError: If two are the same one.
     """
     paths = [Path(name_of(study.place)) for study in studies]
     twice = sorted({str(path) for path in paths if paths.count(path) > 1})
     if twice:
-        raise ValueError(f"the same study is given twice: {', '.join(twice)}")
+        raise TableError(f"the same study is given twice: {', '.join(twice)}")
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < 20:
         depth += 1

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import sceptic
-from analysis.answer import answer
+from analysis.answer import answer, warnings
 from analysis.budget import judged_k
 from analysis.report import render
 from analysis.tables import Study, Tables
@@ -44,7 +44,7 @@ def test_what_was_fixed_is_told_and_a_change_is_seen(synthetic):
     fixed(folder, RULE | {"margin": 0.5})
     study = Study.load(folder)
     assert sceptic.unchanged(study) is False
-    assert any("changed after its first trial" in sentence for sentence in answer(study))
+    assert any("changed after its first trial" in sentence for sentence in warnings(study))
 
 
 def controlled(synthetic, again: list[float], broken: list[float]) -> Study:

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.report import render, write_reports
+from analysis.bare import TableError
+from analysis.report import render, summarize, write_reports
 from analysis.style import score_axis
 from analysis.tables import Judgement, ScoreRule, Study, Tables
 from analysis.trials import trial_rows
@@ -167,3 +168,49 @@ def test_a_column_that_another_version_did_not_write_is_said_to_be_missing(
     assert getattr(study.results, table)[column].isin(["", math.nan]).all()
     assert f"{table}.parquet has no column {column}" in render(study)
     assert not trial_rows(study, study.results.trials)["events"].str.contains("nan").any()
+
+
+def test_tables_that_were_not_copied_are_told_before_the_answer(synthetic):
+    folder = synthetic(
+        {"a": [1.0, 2.0], "b": [2.0, 3.0]}, judgement={"failures": ["mode_collapse"]}
+    )
+    (folder / "events.parquet").unlink()
+    (folder / "points.parquet").unlink()
+    page = render(Study.load(folder))
+    assert page.index("not judged as was fixed") < page.index('id="verdict"')
+    assert "There is no points.parquet" in page
+    row = dict(zip(*(part[0] for part in _arms(folder)), strict=True))
+    assert row["collapsed"] == "–"
+
+
+def _arms(folder):
+    found = summarize(folder)
+    return [found.columns], found.rows
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("margin", "abc"), ("margin", -1), ("k", 0), ("checkpoint", "middle"), ("kk", 3)],
+)
+def test_a_judgement_that_cannot_be_is_refused_by_its_key(synthetic, key, value):
+    folder = synthetic({"a": [1.0]}, judgement={key: value})
+    with pytest.raises(TableError, match=f"judgement.*{key}"):
+        Study.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"best.coverage": [0.1], "best.recall": [0.2]}, "which of coverage, recall decides"),
+        ({"best.fid": ["high"]}, "must hold numbers"),
+    ],
+)
+def test_a_bare_table_is_not_judged_by_a_guess(columns, message, tmp_path):
+    bare({"arm": ["x"]} | columns, tmp_path / "trials.parquet")
+    with pytest.raises(TableError, match=message):
+        Study.load(tmp_path)
+
+
+def test_of_several_scores_the_known_one_decides(tmp_path):
+    bare({"arm": ["x"], "best.coverage_9": [0.1], "best.kd_9": [0.2]}, tmp_path / "t.parquet")
+    assert Study.load(tmp_path / "t.parquet").primary == "kd_9"
