@@ -68,7 +68,7 @@ class Tables:
         Raises:
             FileNotFoundError: If there is no such table.
         """
-        self.folder, self.file = folder, trials
+        self.folder, self.file, self._held = folder, trials, False
         if not (folder / trials).exists():
             raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {trials}")
 
@@ -80,7 +80,7 @@ class Tables:
     def of(cls, trials: pd.DataFrame, **others: pd.DataFrame) -> Tables:
         """Return tables that lie in no folder; those that are not given are empty."""
         made = cls.__new__(cls)
-        made.folder, made.file = Path(), TRIALS
+        made.folder, made.file, made._held = Path(), TRIALS, True
         frames = {
             file.removesuffix(".parquet"): schema.empty_table().to_pandas()
             for file, schema in SCHEMAS.items()
