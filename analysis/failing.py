@@ -40,7 +40,7 @@ def section(study: Study) -> Section | None:
     rates = rate_data(study, counted)
     parts: list[Part] = [_introduction(study), rate_table(rates), rate_figure(rates, study.arms)]
     parts += _survival_parts(study)
-    parts.append(odds.part(samples(study), study.arms))
+    parts.append(_odds(study))
     timeline = timeline_data(study, counted)
     parts.append(
         timeline_figure(timeline, study.arms) if len(timeline) else "No trial had events."
@@ -226,6 +226,15 @@ def _followed(study: Study, arm: str) -> pd.DataFrame:
     return pd.concat([counted, stopped[mine]]).drop_duplicates("result_hash")
 
 
+def _odds(study: Study) -> Part:
+    if not study.independent:
+        return (
+            "No odds of failure by hyper-parameter: the trials of this study are no independent "
+            "draws, which the fit takes them for."
+        )
+    return odds.part(samples(study), study.arms)
+
+
 def _survival_parts(study: Study) -> list[Part]:
     parts: list[Part] = []
     sound = all(independent_runs(study.counted(arm), study) for arm in study.arms)
@@ -238,7 +247,11 @@ def _survival_parts(study: Study) -> list[Part]:
             parts.append(f"No trial came to {what}: there is no survival curve to draw.")
             continue
         parts.append(_survival_figure(data, study.arms, key, what, sound))
-        parts += [_risk_table(data, key, what), _log_rank_part(data, key, what, sound)]
+        contenders = [lasting for lasting in data if lasting.arm in study.contenders]
+        parts += [
+            _risk_table(data, key, what),
+            _log_rank_part(contenders, key, what, sound),
+        ]
     return parts
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 from analysis.answer import answer
 from analysis.bare import TableError
 from analysis.html import Front
-from analysis.page import NONE, Section, Table
+from analysis.page import NONE, Part, Section, Table
 from analysis.several.across import aggregate_rows, arms_in_common, ratio_rows, ratio_text
 from analysis.several.again import changes, narrow, repeated, repeated_sentence
-from analysis.several.shared import dataset, no_sample
+from analysis.several.shared import dataset, differing, no_sample
 from analysis.tables import Study
 from ganstudy.storage import name_of
 
@@ -95,12 +95,26 @@ def overview(studies: Mapping[str, Study]) -> Section:
                 "sampler": study.sampler,
             }
         )
-    table = Table("studies", "The studies", "", pd.DataFrame(rows))
+    parts: list[Part] = [
+        Table("studies", "The studies", "", pd.DataFrame(rows)),
+        _settings(studies),
+    ]
     said = [
         Section(f"study-{i}", name, answer(study))
         for i, (name, study) in enumerate(studies.items())
     ]
-    return Section("studies", "The studies", [table, *said])
+    return Section("studies", "The studies", [*parts, *said])
+
+
+def _settings(studies: Mapping[str, Study]) -> Part:
+    """Return the settings in which the studies differ."""
+    found = differing(studies)
+    if not found:
+        return "The studies have the same settings: what differs is how they were made, below."
+    rows = [(path, *values) for path, values in found.items()]
+    frame = pd.DataFrame(rows, columns=["setting", *studies])
+    reading = "As resolved, of the arms that all have; questions and rules of judging aside."
+    return Table("settings", "Settings that differ", reading, frame)
 
 
 def made(studies: Mapping[str, Study]) -> Section:

@@ -16,7 +16,7 @@ from analysis import statistics
 from analysis.arms import interval, signed
 from analysis.page import Figure, Part, Section, Table
 from analysis.sceptic import narrowed
-from analysis.several.shared import common_arms, dataset
+from analysis.several.shared import common_arms, dataset, differing
 from analysis.statistics import Estimate
 from analysis.style import layout, style
 from analysis.tables import Study
@@ -61,6 +61,16 @@ def repeated_sentence(first: str, second: str, pairs: pd.DataFrame) -> str:
     return f"{told}; {better} is better in {max(wins, losses)} of {wins + losses} (p = {p:.2g})."
 
 
+def _settings_sentence(first: str, second: str, studies: Mapping[str, Study]) -> str:
+    """Return whether the trials that two studies share were trained alike."""
+    found = differing({name: studies[name] for name in (first, second)})
+    trained = [path for path in found if path.startswith("arms.") and ".space." not in path]
+    if not trained:
+        return "They were trained under the same settings."
+    some = ", ".join(f"{path} ({' to '.join(found[path])})" for path in trained[:MOST_LISTED])
+    return f"They were not the same trainings: there differ {some}."
+
+
 def changes(studies: Mapping[str, Study]) -> Section | None:
     """Return trials that several studies ran: what changed between them."""
     parts: list[Part] = []
@@ -68,17 +78,20 @@ def changes(studies: Mapping[str, Study]) -> Section | None:
         pairs = repeated(studies[first], studies[second])
         if len(pairs):
             parts.append(_change(index, first, second, studies, pairs))
-    return Section("changes", "The same trials, run again", parts) if parts else None
+    return Section("changes", "Trials that several studies share", parts) if parts else None
 
 
 def _change(
     index: int, first: str, second: str, studies: Mapping[str, Study], pairs: pd.DataFrame
 ) -> Section:
-    said = [repeated_sentence(first, second, pairs)]
-    usable = pairs[["first", "second"]].to_numpy()
-    if (usable > 0).all() and studies[first].sign == 1:
-        ratio = statistics.paired_ratio(pairs["second"], pairs["first"])
-        said.append(f"Median of {second} / {first}: {interval(ratio)} (n = {ratio.n}).")
+    said = [repeated_sentence(first, second, pairs), _settings_sentence(first, second, studies)]
+    scored = pairs[np.isfinite(pairs["first"]) & np.isfinite(pairs["second"])]
+    if len(scored) and (scored[["first", "second"]] > 0).all(axis=None):
+        ratio = statistics.paired_ratio(scored["second"], scored["first"])
+        said.append(
+            f"Median of {second} / {first} over the n = {ratio.n} of {len(pairs)} trials that "
+            f"have a score in both: {interval(ratio)}."
+        )
     moved = pairs[pairs["status_first"] != pairs["status_second"]]
     if len(moved):
         some = ", ".join(
@@ -88,7 +101,7 @@ def _change(
         more = f" and {len(moved) - MOST_LISTED} more" if len(moved) > MOST_LISTED else ""
         said.append(f"{len(moved)} ended otherwise: {some}{more}.")
     else:
-        said.append("All ended the same way.")
+        said.append("All ended with the same status.")
     sign = studies[first].sign
     shown = pairs[np.isfinite(pairs["first"]) & np.isfinite(pairs["second"])]
     plot = go.Figure()

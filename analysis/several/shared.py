@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from analysis.page import NONE
@@ -53,3 +53,30 @@ def _dataset_name(said: Any) -> str:
         return str(said or NONE)
     options = ", ".join(f"{k} {v}" for k, v in said.items() if k != "name")
     return str(said.get("name", NONE)) + (f" ({options})" if options else "")
+
+
+WORDS = frozenset({"study", "question", "source", "recipe", "narrow", "judgement"})
+"""Keys of a study, at any depth, that change no trial."""
+
+
+def differing(studies: Mapping[str, Study]) -> dict[str, list[str]]:
+    """Return path of a setting -> its value in every study, of those that are not the same.
+
+    Of the arms only those that all studies have.
+    """
+    common = set.intersection(*(set(study.arms) for study in studies.values()))
+    flat = [dict(_flat(study.settings, common)) for study in studies.values()]
+    paths = sorted(set().union(*flat))
+    values = {path: [settings.get(path, NONE) for settings in flat] for path in paths}
+    return {path: told for path, told in values.items() if len(set(told)) > 1}
+
+
+def _flat(value: Any, arms: set[str], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield every setting as its path and its value as text."""
+    if not isinstance(value, Mapping):
+        yield ".".join(path), str(value)
+        return
+    for key, inner in value.items():
+        known = path != ("arms",) or str(key) in arms
+        if str(key) not in WORDS and known:
+            yield from _flat(inner, arms, (*path, str(key)))

@@ -200,3 +200,17 @@ def test_scores_of_opposite_signs_are_not_the_same_trials(synthetic):
     x, y = (made(synthetic, name, {"a": [1.0, 2.0]}) for name in "xy")
     assert len(again.repeated(x, y)) == 2
     assert again.repeated(x, replace(y, sign=-1)).empty
+
+
+def test_other_settings_are_told_and_make_other_trainings(synthetic):
+    def under(updates: int, at: str) -> Study:
+        arm = {"space": SPACE, "dataset": "digits", "budget": {"discriminator_updates": updates}}
+        return made(synthetic, at, {"a": scores(0, 1)}, arms={"a": arm})
+
+    pair = [under(400, "long"), under(100, "short")]
+    page = render(*several.compose(pair))
+    assert "Settings that differ" in page
+    assert "arms.a.budget.discriminator_updates (400 to 100)" in page
+    alike = render(*several.compose([under(400, "one"), under(400, "other")]))
+    assert "They were trained under the same settings." in alike
+    assert "The studies have the same settings" in alike
