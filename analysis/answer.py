@@ -13,6 +13,7 @@ from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import number
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
+from analysis.statistics import largest_k_with_interval
 from analysis.tables import UNKNOWN_DESIGN, Study
 from analysis.verdict import verdict
 from ganstudy.records import EVENTS
@@ -59,13 +60,25 @@ def leaders(study: Study) -> str:
     if not math.isfinite(best[first].value):
         return f"Of k = {k} configurations all fail in half of all choices, in every arm."
     told = [f"{arm} {_interval(study, best[arm])}" for arm in (first, second)]
-    sure = (
-        "" if study.independent and best[first].has_interval
-        else " There is no interval: too few configurations, or no independent draws."
-    )  # fmt: skip
+    better = "lower" if study.sign == 1 else "higher"
     return (
         f"With a budget of k = {k} configuration{'s' if k > 1 else ''} the best median "
-        f"{study.primary} is that of {told[0]}, then {told[1]}.{sure}"
+        f"{study.primary} ({better} is better) is that of {told[0]}, then {told[1]}."
+        f"{_without_interval(study, best[first], k)}"
+    )
+
+
+def _without_interval(study: Study, best: statistics.Estimate, k: int) -> str:
+    """Return why a best of k has no interval and what would give it one, empty if it has."""
+    if not study.independent:
+        return " There are no intervals: the trials are no independent draws."
+    if best.has_interval:
+        return ""
+    # The smallest n whose largest k with an interval is k, see `largest_k_with_interval`.
+    needed = next(n for n in range(best.n, 8 * k + 8) if largest_k_with_interval(n) >= k)
+    return (
+        f" Neither has an interval: that takes {needed} configurations an arm, and there are "
+        f"{best.n}."
     )
 
 

@@ -184,9 +184,10 @@ def section(study: Study) -> Section | None:
     reading = (
         f"Median and best over {study.unit}s are of {study.primary} ({better} is better; real "
         f"images against real ones: {number(study.floor)}), each trial by its "
-        f"{study.score_rule.checkpoint} checkpoint on the select split. On report: the best trial "
-        f"again{also} against images that chose nothing. Brackets: 95 % intervals, [none] where "
-        f"there is none: so few, draws that are not independent, or shares of trials of which "
+        f"{study.score_rule.checkpoint} checkpoint on the select split. On report: one "
+        f"generator of the arm's best configuration (of its seeds the lower median), at its best "
+        f"checkpoint, again{also} against images that chose nothing. Brackets: 95 % intervals, "
+        f"[none] where there is none: so few, draws that are not independent, or shares of trials of which "
         f"several are seeds of one configuration. ±: one standard error over samples of that one "
         f"generator, not over training runs. A trial failed if {what_fails(study)}. Collapsed: "
         f"had a mode collapse event; a run that learned little without collapsing had none."

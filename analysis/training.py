@@ -197,6 +197,9 @@ def section(study: Study) -> Section | None:
             drawn = "all drawn" if n <= MOST_DRAWN else f"{len(curves)} drawn, evenly by rank"
             reading = f"n = {n} trials, {failed} failed; {drawn}."
             figures.append(Figure(f"training-{arm}", arm, reading, plot, curve_rows(curves)))
+    if not figures and not study.outcomes.empty:
+        why = f"No evaluation of {study.primary} is recorded, so there are no curves to draw."
+        return Section("training", "Training curves", [why])
     if not figures:
         return None
     how = (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.answer import answer
 from analysis.budget import budget_curve_data
 from analysis.distribution import score_distribution_data
 from analysis.report import render, summarize, write_report
@@ -196,3 +197,12 @@ def test_a_run_that_was_made_six_times_is_one_run(synthetic):
     trials["result_hash"] = trials["arm"]
     assert [len(study.unit_scores(arm)) for arm in study.arms] == [1, 1]
     assert "no outcome could have been significant" in verdict(study)
+
+
+def test_the_answer_says_what_an_interval_would_take(synthetic):
+    study = Study.load(synthetic(FOUR, judgement={"k": 2}))
+    told = " ".join(answer(study))
+    assert "that takes 11 configurations an arm, and there are 4" in told
+    enough = {arm: [float(i + j) for i in range(1, 12)] for j, arm in enumerate("ab")}
+    told = " ".join(answer(Study.load(synthetic(enough, at="more", judgement={"k": 2}))))
+    assert "Neither has an interval" not in told
