@@ -116,7 +116,11 @@ def rows(study: Study) -> list[Row]:
 
 
 def _row(study: Study, arm: str, best: BestConfig) -> Row | None:
-    settings = study.settings["arms"][arm] or {}
+    # A component without options was once, and may be, written as its bare name.
+    settings = {
+        key: {"name": value} if isinstance(value, str) else value
+        for key, value in (study.settings["arms"][arm] or {}).items()
+    }
     model = model_of(settings)
     name = (settings.get("dataset") or {}).get("name", "")
     if model is None or name not in DATASETS:

@@ -172,3 +172,11 @@ def test_nothing_stands_where_nothing_corresponds():
 def test_equal_scores_have_no_order():
     study = beside({"wgan": 5.0, "dragan": 5.0})
     assert "there is no order" in paper.section(study).parts[-1]
+
+
+def test_a_data_set_written_as_its_bare_name_is_the_same():
+    study = beside({"wgan": 3.0, "minimax": 4.0})
+    arms = study.settings["arms"]
+    short = {name: arm | {"dataset": arm["dataset"]["name"]} for name, arm in arms.items()}
+    bare = dataclasses.replace(study, settings=study.settings | {"arms": short})
+    assert paper.rows(bare).equals(paper.rows(study))
