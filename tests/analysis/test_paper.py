@@ -179,4 +179,4 @@ def test_a_data_set_written_as_its_bare_name_is_the_same():
     arms = study.settings["arms"]
     short = {name: arm | {"dataset": arm["dataset"]["name"]} for name, arm in arms.items()}
     bare = dataclasses.replace(study, settings=study.settings | {"arms": short})
-    assert paper.rows(bare).equals(paper.rows(study))
+    assert repr(paper.rows(bare)) == repr(paper.rows(study))
