@@ -170,7 +170,7 @@ def test_the_table_filters_and_turns_pages(opened, table):
 
 def test_the_keyboard_reaches_the_heads_and_sorts(opened, table):
     search = table.find_element(By.CSS_SELECTOR, "input")
-    search.click()
+    opened.run("arguments[0].focus()", search)
     for _ in range(20):
         opened.driver.switch_to.active_element.send_keys(Keys.TAB)
         if opened.driver.switch_to.active_element.tag_name == "button":
