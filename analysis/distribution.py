@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.page import Figure, Section
-from analysis.style import failure_lane, layout, level, score_axis, style
+from analysis.style import evenly, failure_lane, layout, level, score_axis, style
 from analysis.tables import DEFAULT_CONFIG, Study
 from analysis.trials import event_kinds, hover_texts
 
@@ -57,7 +57,7 @@ def thinned(rows: pd.DataFrame, most: int = MOST_DRAWN) -> pd.DataFrame:
     if len(rows) <= most:
         return rows
     ranked = rows["score"].sort_values(kind="stable").index
-    picked = ranked[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
+    picked = ranked[evenly(len(rows), most)]
     return rows[rows.index.isin(picked) | rows.get("default", False)]
 
 

@@ -16,7 +16,7 @@ from analysis import odds, statistics
 from analysis.arms import failure_rate, independent_runs, what_fails
 from analysis.page import Figure, Part, Section, Table, number
 from analysis.sensitivity.space import samples
-from analysis.style import layout, style
+from analysis.style import evenly, layout, style
 from analysis.tables import DEFAULT_CONFIG, Study
 from ganstudy.records import RECOVERY, TrialStatus
 
@@ -279,7 +279,7 @@ def _survival_figure(
     figure, curves = go.Figure(), [_curve(lasting, sound) for lasting in data]
     for lasting, curve in zip(data, curves, strict=True):
         look = style(list(arms).index(lasting.arm))
-        drawn = _thinned(curve, MOST_STEPS)
+        drawn = curve.iloc[evenly(len(curve), MOST_STEPS)]
         for end, fill in (("high", None), ("low", "tonexty")) if sound else ():
             figure.add_scatter(
                 x=drawn["time"], y=drawn[end], mode="lines", fill=fill, hoverinfo="skip",
@@ -313,13 +313,6 @@ def _survival_figure(
 def _faint(color: str) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.13)"
-
-
-def _thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return at most so many rows, evenly spread, the first and the last among them."""
-    if len(rows) <= most:
-        return rows
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
 
 
 def _risk_table(data: Sequence[Lasting], key: str, what: str) -> Table:
@@ -394,7 +387,8 @@ def timeline_figure(data: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Draw a mark an event over the share of the budget: a row a kind, in it a lane an arm."""
     kinds = data["kind"].value_counts(ascending=True).index.tolist()
     shown = [arm for arm in arms if (data["arm"] == arm).any()]
-    drawn = _thinned(data.sort_values(["kind", "arm", "share"], kind="stable"), MOST_MARKS)
+    ordered = data.sort_values(["kind", "arm", "share"], kind="stable")
+    drawn = ordered.iloc[evenly(len(ordered), MOST_MARKS)]
     figure = go.Figure()
     for at, arm in enumerate(shown):
         mine, look = drawn[drawn["arm"] == arm], style(list(arms).index(arm))

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.page import Figure, Part, Section
-from analysis.style import common_extent, layout, score_axis, style
+from analysis.style import common_extent, evenly, layout, score_axis, style
 from analysis.tables import Study
 
 MOST_PAIRS = 6
@@ -170,7 +170,7 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     if len(rows) <= MOST_DRAWN:
         return rows
     ranked = rows.sort_values(["x", "y"], kind="stable")
-    return ranked.iloc[np.linspace(0, len(rows) - 1, MOST_DRAWN).round().astype(int)]
+    return ranked.iloc[evenly(len(rows), MOST_DRAWN)]
 
 
 def chosen_pairs(leading: Sequence[str], most: int = MOST_PAIRS) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis import statistics
 from analysis.page import Figure
 from analysis.statistics.estimate import Array
-from analysis.style import common_extent, layout, score_axis, style
+from analysis.style import common_extent, evenly, layout, score_axis, style
 from analysis.tables import Study
 
 MOST_STEPS = 400
@@ -50,7 +50,7 @@ def _profile(
 ) -> ArmProfile:
     steps = np.unique(scores[np.isfinite(scores)])
     if len(steps) > MOST_STEPS:
-        steps = steps[np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int)]
+        steps = steps[evenly(len(steps), MOST_STEPS)]
     found = statistics.performance_profile(scores, np.union1d(ends, steps))
     low, high = (found.low, found.high) if study.independent else (None, None)
     failed = int(np.isinf(scores).sum())

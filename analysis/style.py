@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 # Okabe & Ito's colours, told apart by colour-blind readers; arms differ in symbol and dash too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,6 +66,11 @@ def layout(**more: Any) -> dict[str, Any]:
 
 TICKS = 5
 """About how many labels an axis gets."""
+
+
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many of the indices 0 to n - 1, evenly spread, both ends among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
 
 
 def score_axis(title: str, scores: Sequence[float]) -> dict[str, Any]:

@@ -27,15 +27,12 @@ from analysis.bare import (
 )
 from ganstudy.records import (
     CURVES,
-    CURVES_SCHEMA,
     EVENTS,
-    EVENTS_SCHEMA,
     POINTS,
     POINTS_SCHEMA,
     REPORTED,
-    REPORTED_SCHEMA,
     SANITY,
-    SANITY_SCHEMA,
+    SCHEMAS,
     TIME_LIMIT,
     TRIALS,
     TrialStatus,
@@ -50,13 +47,6 @@ UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
 PART = 2**18
 """Points that are looked at together."""
-
-
-SCHEMAS = {
-    POINTS: POINTS_SCHEMA, EVENTS: EVENTS_SCHEMA, REPORTED: REPORTED_SCHEMA,
-    CURVES: CURVES_SCHEMA, SANITY: SANITY_SCHEMA,
-}  # fmt: skip
-"""File -> its columns."""
 
 
 class Tables:
@@ -99,7 +89,7 @@ class Tables:
     @cached_property
     def points(self) -> pd.DataFrame:
         """One row a value: all of them, which are many; see `points_of`."""
-        return self._table(POINTS, POINTS_SCHEMA).to_pandas(ignore_metadata=True)
+        return self._table(POINTS).to_pandas(ignore_metadata=True)
 
     def points_of(self, *names: str) -> pd.DataFrame:
         """Return the points of these names only, by trial and update."""
@@ -153,26 +143,26 @@ class Tables:
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row an event."""
-        return self._table(EVENTS, EVENTS_SCHEMA).to_pandas(ignore_metadata=True)
+        return self._table(EVENTS).to_pandas(ignore_metadata=True)
 
     @cached_property
     def reported(self) -> pd.DataFrame:
         """One row a score of an arm's best generator on the report split."""
-        return self._table(REPORTED, REPORTED_SCHEMA).to_pandas(ignore_metadata=True)
+        return self._table(REPORTED).to_pandas(ignore_metadata=True)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row a point of a line that belongs to such a score."""
-        return self._table(CURVES, CURVES_SCHEMA).to_pandas(ignore_metadata=True)
+        return self._table(CURVES).to_pandas(ignore_metadata=True)
 
     @cached_property
     def sanity(self) -> pd.DataFrame:
         """One row a score of `ganstudy sanity`."""
-        return self._table(SANITY, SANITY_SCHEMA).to_pandas(ignore_metadata=True)
+        return self._table(SANITY).to_pandas(ignore_metadata=True)
 
-    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+    def _table(self, name: str) -> pa.Table:
         there = (self.folder / name).exists()
-        return filled(self._read(name), schema) if there else schema.empty_table()
+        return filled(self._read(name), SCHEMAS[name]) if there else SCHEMAS[name].empty_table()
 
     def notes(self) -> list[str]:
         """Return which columns the other tables lack, where another version wrote them."""

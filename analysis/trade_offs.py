@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.page import Figure, Part, Section
-from analysis.style import layout, style
+from analysis.style import evenly, layout, style
 from analysis.tables import Study
 
 COUPLES = (
@@ -107,7 +107,7 @@ def thinned(rows: pd.DataFrame, most: int = MOST_DRAWN) -> pd.DataFrame:
     if len(rows) <= most:
         return rows
     ranked = rows["x"].sort_values(kind="stable").index
-    picked = ranked[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    picked = ranked[evenly(len(rows), most)]
     return rows[rows.index.isin(picked) | rows.get("front", False)]
 
 

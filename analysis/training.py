@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from analysis.page import Figure, Section
 from analysis.samples import best_and_median
-from analysis.style import EVENT_SYMBOLS, common_extent, layout, score_axis, style
+from analysis.style import EVENT_SYMBOLS, common_extent, evenly, layout, score_axis, style
 from analysis.tables import Study
 from analysis.trials import hover_texts
 from ganstudy.records import TrialStatus
@@ -60,7 +60,7 @@ def chosen_trials(study: Study, arm: str, most: int = MOST_DRAWN) -> pd.DataFram
     if len(begun) <= most:
         return begun
     drawn = begun["role"].isin(["best", "median"]).to_numpy(copy=True)
-    drawn[np.linspace(0, len(begun) - 1, most).round().astype(int)] = True
+    drawn[evenly(len(begun), most)] = True
     return begun[drawn]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from analysis.page import NONE, Section, Table, number
+from analysis.style import evenly
 from analysis.tables import Study
 
 PARAMETER = "param."
@@ -70,7 +70,7 @@ def section(study: Study) -> Section | None:
             f" Listed are {MOST_LISTED} of {len(trials)}, evenly over the plan; all are in the "
             f"CSV of `ganstudy report --format csv` and in trials.parquet."
         )
-        trials = trials.iloc[np.linspace(0, len(trials) - 1, MOST_LISTED).round().astype(int)]
+        trials = trials.iloc[evenly(len(trials), MOST_LISTED)]
     data = trial_rows(study, trials)
     shown = data.assign(
         best=data["best"].map(number), last=data["last"].map(number),

@@ -247,6 +247,12 @@ SANITY_SCHEMA = pa.schema(
 )
 """Scores of real images, spoilt by degrees or few, and of generators by several networks."""
 
+SCHEMAS = {
+    POINTS: POINTS_SCHEMA, EVENTS: EVENTS_SCHEMA, REPORTED: REPORTED_SCHEMA,
+    CURVES: CURVES_SCHEMA, SANITY: SANITY_SCHEMA,
+}  # fmt: skip
+"""File -> its columns; those of trials depend on what was swept (`trials_schema`)."""
+
 TRIAL_COLUMNS = [
     ("study", pa.string()),
     ("arm", pa.string()),
@@ -352,15 +358,8 @@ def load_results(folder: str | Path) -> Results:
     folder = location(folder)
     if not (folder / TRIALS).exists():
         raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
-    empty = {
-        POINTS: POINTS_SCHEMA,
-        EVENTS: EVENTS_SCHEMA,
-        REPORTED: REPORTED_SCHEMA,
-        CURVES: CURVES_SCHEMA,
-        SANITY: SANITY_SCHEMA,
-    }
     frames = [_read(folder / TRIALS).to_pandas()]
-    for name, schema in empty.items():
+    for name, schema in SCHEMAS.items():
         path = folder / name
         found = _read(path) if path.exists() else schema.empty_table()
         frames.append(found.to_pandas())

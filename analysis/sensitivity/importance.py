@@ -15,7 +15,7 @@ from analysis.page import Figure
 from analysis.sensitivity.effects import MOST_CELLS, bins_for
 from analysis.sensitivity.space import Floats, Ints, Parameter, Sample
 from analysis.statistics import holm
-from analysis.style import layout, style
+from analysis.style import evenly, layout, style
 
 if TYPE_CHECKING:
     import optuna
@@ -158,7 +158,7 @@ def importances(outcome: Outcome) -> pd.DataFrame:
         its 19 shuffled copies, which is their largest; `told`, whether it is exceeded.
     """
     parameters = outcome.parameters
-    kept = _thinned(len(outcome.values))
+    kept = evenly(len(outcome.values), MOST)
     x = {p.key: outcome.of.positions[p.key][outcome.rows[kept]] for p in parameters}
     rng = np.random.default_rng(SEED)
     evaluator = Fanova([*parameters, *parameters], outcome.values[kept])
@@ -174,11 +174,6 @@ def importances(outcome: Outcome) -> pd.DataFrame:
         for p, m, c in zip(parameters, mean.tolist(), chance.tolist(), strict=True)
     ]
     return pd.DataFrame(rows, columns=IMPORTANCE_COLUMNS)
-
-
-def _thinned(n: int) -> Ints:
-    """Return at most 300 of n indices, evenly spread."""
-    return np.unique(np.linspace(0, n - 1, min(n, MOST)).round().astype(np.int64))
 
 
 class Fanova:
