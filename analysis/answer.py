@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from analysis import statistics
-from analysis.arms import failure_rate
+from analysis.arms import failure_rate, what_fails
 from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
-from analysis.page import number
+from analysis.page import number, percent
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
 from analysis.statistics import largest_k_with_interval
 from analysis.tables import UNKNOWN_DESIGN, Study
@@ -64,22 +64,19 @@ def leaders(study: Study) -> str:
     return (
         f"With a budget of k = {k} configuration{'s' if k > 1 else ''} the best median "
         f"{study.primary} ({better} is better) is that of {told[0]}, then {told[1]}."
-        f"{_without_interval(study, best[first], k)}"
+        f"{_without_interval(study, min(best[first].n, best[second].n), k)}"
     )
 
 
-def _without_interval(study: Study, best: statistics.Estimate, k: int) -> str:
-    """Return why a best of k has no interval and what would give it one, empty if it has."""
+def _without_interval(study: Study, n: int, k: int) -> str:
+    """Return why a best of k of n has no interval and what would give it one, empty if it has."""
     if not study.independent:
         return " There are no intervals: the trials are no independent draws."
-    if best.has_interval:
+    if largest_k_with_interval(n) >= k:
         return ""
-    # The smallest n whose largest k with an interval is k, see `largest_k_with_interval`.
-    needed = next(n for n in range(best.n, 8 * k + 8) if largest_k_with_interval(n) >= k)
-    return (
-        f" Neither has an interval: that takes {needed} configurations an arm, and there are "
-        f"{best.n}."
-    )
+    # The smallest number whose largest k with an interval is k; it grows by less than 6 a k.
+    needed = next(more for more in range(n, 6 * k + 1) if largest_k_with_interval(more) >= k)
+    return f" An interval takes {needed} configurations an arm, and there are {n}."
 
 
 def _interval(study: Study, estimate: statistics.Estimate) -> str:
@@ -107,12 +104,12 @@ def equivalence(study: Study) -> str:
     estimand = f"the ratio of their median best of {k}"
     if equal:
         return (
-            f"{equal} of {n} pairs of arms are equivalent within {margin:.0%} (by {estimand}, two "
-            f"one-sided tests at 5 %)."
+            f"{equal} of {n} pairs of arms are equivalent within {percent(margin)} "
+            f"(by {estimand}, two one-sided tests at 5 %)."
         )
     return (
-        f"No pair of arms is shown to be equivalent within {margin:.0%} (by {estimand}), so where "
-        f"no difference was found there may still be one."
+        f"No pair of arms is shown to be equivalent within {percent(margin)} (by {estimand}), so "
+        f"where no difference was found there may still be one."
     )
 
 
@@ -133,7 +130,8 @@ def failures(study: Study) -> str:
         max(shares, key=lambda a: shares[a].value),
         min(shares, key=lambda a: shares[a].value),
     )
-    told = f"{total} of {n} trials failed"
+    why = f" (a trial failed if {what_fails(study)})" if study.judgement.failures else ""
+    told = f"{total} of {n} trials failed{why}"
     if shares[most].value == shares[fewest].value:
         return f"{told}, as many in every arm."
     ends = f"most in {most} ({_rate(shares[most])}), fewest in {fewest} ({_rate(shares[fewest])})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from analysis import paired, profiles, statistics
 from analysis.arms import interval, signed
 from analysis.budget import judged_k
 from analysis.improvement import MOST_DOTS, improvement_figure
-from analysis.page import NONE, Figure, Part, Section, Table
+from analysis.page import NONE, Figure, Part, Section, Table, percent
 from analysis.statistics import Comparison, Equivalence, Estimate
 from analysis.tables import Study
 from analysis.verdict import comparisons
@@ -106,9 +106,12 @@ def pairs_data(study: Study) -> Pairs:
     return Pairs(found, k, margin, positive is not None, study.paired, study.unit, better)
 
 
-def scaled_scores(study: Study) -> dict[str, pd.Series[float]] | None:
-    """Return the contenders' scores on a ratio scale, None if one of them has none."""
-    return _positive({arm: study.unit_scores(arm) for arm in study.contenders}, study.sign)
+def scaled_scores(
+    study: Study, arms: Sequence[str] | None = None
+) -> dict[str, pd.Series[float]] | None:
+    """Return arms' scores on a ratio scale, by default all contenders'; None if one has none."""
+    names = study.contenders if arms is None else arms
+    return _positive({arm: study.unit_scores(arm) for arm in names}, study.sign)
 
 
 def _positive(
@@ -211,7 +214,9 @@ def _sizes(data: Pairs) -> Table | str:
             row[f"ratio of {best} [90 %]"] = (
                 NONE if pair.at_k is None else _extent(pair.at_k.ratio)
             )
-            row[f"within {data.margin:.0%}"] = NONE if pair.at_k is None else pair.at_k.verdict
+            row[f"within {percent(data.margin)}"] = (
+                NONE if pair.at_k is None else pair.at_k.verdict
+            )
         rows.append(row)
     return Table("sizes", "By how much", _about_sizes(data), pair_rows(data), pd.DataFrame(rows))
 
@@ -241,9 +246,9 @@ def _about_sizes(data: Pairs) -> str:
     )
     reading = (
         "Ratios are first over second such that below 1 the first arm is better; ∞ stands where "
-        f"it fails and the other does not. Within {data.margin:.0%}: whether the ratio of the "
-        f"two arms' {budget} (the estimand) lies within that margin, by two one-sided tests at "
-        "5 %: equivalent, different by more, or cannot tell, which is no proof of equality."
+        f"it fails and the other does not. Within {percent(data.margin)}: whether the ratio of "
+        f"the two arms' {budget} (the estimand) lies within that margin, by two one-sided tests "
+        "at 5 %: equivalent, different by more, or cannot tell, which is no proof of equality."
     )
     if data.better == "higher":
         reading += " As higher scores are better, a ratio is the second arm's over the first's."

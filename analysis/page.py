@@ -95,6 +95,11 @@ class Section:
 Part = str | Figure | Table | Gallery | Section
 
 
+def percent(share: float) -> str:
+    """Return a share that somebody wrote, such as a margin, without rounding it away."""
+    return f"{100 * share:.4g}%"
+
+
 def _said(value: object) -> str:
     """Return what a cell says."""
     if value is None or isinstance(value, float):

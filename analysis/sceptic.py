@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from analysis import statistics
-from analysis.arms import interval, signed
+from analysis.arms import failures_positive, interval, signed
 from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
 from analysis.distribution import oriented, score_distribution_data, score_distribution_figure
@@ -62,7 +62,9 @@ def unchanged(study: Study) -> bool | None:
     """Whether the study is judged as was fixed before its first trial; None if nothing was."""
     found = fixed_rows(study)
     recorded = found["recorded"].get("hash")
-    return None if recorded is None else recorded == found["hash"]
+    if recorded is None or not study.primary:  # or a study that has not measured anything yet
+        return None
+    return recorded == found["hash"]
 
 
 def _fixed(study: Study) -> Section:
@@ -70,7 +72,7 @@ def _fixed(study: Study) -> Section:
     rule, recorded = found["rule"], found["recorded"]
     names = {
         "primary": "score that decides", "k": "k, configurations at which arms are compared",
-        "margin": "margin below which arms are as good as equal",
+        "margin": "relative margin below which arms are as good as equal",
         "checkpoint": "checkpoint of a trial that counts",
         "failures": "events that make a trial a failure if they last to its end",
     }  # fmt: skip
@@ -112,7 +114,7 @@ def _plain(value: Any) -> str:
         return "the largest k with an interval"
     if isinstance(value, list):
         return ", ".join(value) or "none"
-    return f"{value:.0%}" if isinstance(value, float) else str(value)
+    return str(value)
 
 
 def _time(seconds: float) -> str:
@@ -423,7 +425,7 @@ def specification_rows(study: Study) -> pd.DataFrame:
             )  # fmt: skip
     columns = ["specification", "label", "score", "checkpoint", "failures", "k", "judged", "arm",
                "median", "rank"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return failures_positive(pd.DataFrame(rows, columns=columns))
 
 
 def _specifications(study: Study) -> Section | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answer import answer
+from analysis.answer import answer, warnings
 from analysis.bare import TableError
 from analysis.html import Front
 from analysis.page import NONE, Part, Section, Table
@@ -100,7 +100,7 @@ def overview(studies: Mapping[str, Study]) -> Section:
         _settings(studies),
     ]
     said = [
-        Section(f"study-{i}", name, answer(study))
+        Section(f"study-{i}", name, [*warnings(study), *answer(study)])
         for i, (name, study) in enumerate(studies.items())
     ]
     return Section("studies", "The studies", [*parts, *said])

@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from analysis import statistics
-from analysis.arms import interval, signed
+from analysis.arms import failures_positive, interval, signed
 from analysis.budget import judged_k, why_none
+from analysis.comparisons import scaled_scores
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.several.shared import common_arms, dataset, no_sample
 from analysis.statistics import Estimate
@@ -51,7 +52,7 @@ def arms_in_common(studies: Mapping[str, Study]) -> Section | None:
         parts.append(_ratio_table(ratios))
     else:
         parts.append(
-            "No ratios: they need two common arms, scores above 0 of which lower are better, and "
+            "No ratios: they need two common arms, scores above 0, and "
             "trials that did not compete."
         )
     return Section("across", title, parts)
@@ -67,22 +68,16 @@ def ratio_rows(studies: Mapping[str, Study]) -> pd.DataFrame:
 
     The reference is the first common arm. K is the smallest of those that the studies are judged
     at: a multiple at one budget is another quantity than at another. P-values compare the arm with
-    the reference within the study, adjusted by Holm over its arms. Studies whose scores are not
-    all above 0 are left out; empty where higher is better or trials competed.
+    the reference within the study, adjusted by Holm over its arms. Studies whose scores are no
+    ratios are left out; empty where trials of a study competed.
     """
     arms = common_arms(studies)
-    comparable = all(study.sign == 1 and not study.adaptive for study in studies.values())
-    if len(arms) < 2 or not comparable:
+    if len(arms) < 2 or any(study.adaptive for study in studies.values()):
         return pd.DataFrame(columns=RATIO_COLUMNS)
     reference, *others = arms
-    scores = {
-        name: {arm: study.unit_scores(arm) for arm in arms} for name, study in studies.items()
-    }
-    entered = {
-        name: study
-        for name, study in studies.items()
-        if all((values > 0).all() for values in scores[name].values())
-    }
+    found = {name: scaled_scores(study, arms) for name, study in studies.items()}
+    scores = {name: scaled for name, scaled in found.items() if scaled is not None}
+    entered = {name: studies[name] for name in scores}
     k = min((_most(study, scores[name]) for name, study in entered.items()), default=1)
     rows = []
     for name, study in entered.items():
@@ -160,7 +155,8 @@ def _medians(studies: Mapping[str, Study], arms: Sequence[str]) -> Table:
         "its study. Scores of different data sets, networks or n are different quantities: only "
         "ranks and ratios compare."
     )
-    return Table("medians", "Medians", reading, pd.DataFrame(data, columns=columns),
+    return Table("medians", "Medians", reading,
+                 failures_positive(pd.DataFrame(data, columns=columns)),
                  pd.DataFrame(shown, columns=heads))  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from analysis import statistics
 from analysis.arms import interval, signed
+from analysis.comparisons import ratio_scale
 from analysis.page import Figure, Part, Section, Table
 from analysis.sceptic import narrowed
 from analysis.several.shared import common_arms, dataset, differing
@@ -86,11 +87,12 @@ def _change(
 ) -> Section:
     said = [repeated_sentence(first, second, pairs), _settings_sentence(first, second, studies)]
     scored = pairs[np.isfinite(pairs["first"]) & np.isfinite(pairs["second"])]
-    if len(scored) and (scored[["first", "second"]] > 0).all(axis=None):
-        ratio = statistics.paired_ratio(scored["second"], scored["first"])
+    before, after = (ratio_scale(scored[c], studies[first].sign) for c in ("first", "second"))
+    if len(scored) and before is not None and after is not None:
+        ratio = statistics.paired_ratio(after, before)
         said.append(
-            f"Median of {second} / {first} over the n = {ratio.n} of {len(pairs)} trials that "
-            f"have a score in both: {interval(ratio)}."
+            f"Median of {second} / {first} (below 1: {second} is better) over the n = {ratio.n} "
+            f"of {len(pairs)} trials that have a score in both: {interval(ratio)}."
         )
     moved = pairs[pairs["status_first"] != pairs["status_second"]]
     if len(moved):

@@ -202,7 +202,15 @@ def test_a_run_that_was_made_six_times_is_one_run(synthetic):
 def test_the_answer_says_what_an_interval_would_take(synthetic):
     study = Study.load(synthetic(FOUR, judgement={"k": 2}))
     told = " ".join(answer(study))
-    assert "that takes 11 configurations an arm, and there are 4" in told
+    assert "An interval takes 11 configurations an arm, and there are 4" in told
     enough = {arm: [float(i + j) for i in range(1, 12)] for j, arm in enumerate("ab")}
     told = " ".join(answer(Study.load(synthetic(enough, at="more", judgement={"k": 2}))))
-    assert "Neither has an interval" not in told
+    assert "An interval takes" not in told
+
+
+def test_the_answer_says_by_which_margin_and_what_counts_as_failed(synthetic):
+    judged = {"margin": 0.025, "failures": ["mode_collapse"]}
+    told = " ".join(answer(Study.load(synthetic(FOUR, judgement=judged))))
+    assert "within 2.5%" in told
+    assert "a trial failed if" in told
+    assert "mode_collapse" in told

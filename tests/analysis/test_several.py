@@ -12,6 +12,7 @@ from analysis.html import render
 from analysis.several import across, again
 from analysis.several.shared import no_sample
 from analysis.tables import Study
+from ganstudy.records import judgement_hash
 from tests.analysis.conftest import SPACE
 
 INF = math.inf
@@ -214,3 +215,19 @@ def test_other_settings_are_told_and_make_other_trainings(synthetic):
     alike = render(*several.compose([under(400, "one"), under(400, "other")]))
     assert "They were trained under the same settings." in alike
     assert "The studies have the same settings" in alike
+
+
+def test_ratios_of_scores_where_higher_is_better_are_worse_over_better(synthetic):
+    worse = scores(0, 1)
+    study = made(synthetic, "higher", {"a": worse, "b": [2 * v for v in worse]})
+    rows = across.ratio_rows({"higher": replace(study, sign=-1)})
+    assert rows["ratio"].tolist() == pytest.approx([0.5])
+
+
+def test_a_study_that_was_judged_anew_says_so_beside_others_too(synthetic):
+    said = {"k": 2, "margin": 0.025, "checkpoint": "best", "failures": []}
+    pair = [made(synthetic, at, {"a": [1.0, 2.0]}, judgement=said) for at in ("x", "y")]
+    rule = said | {"primary": pair[0].primary, "minimize": True}
+    record = {"fixed_at": "2026", "hash": judgement_hash(rule | {"k": 1}), "rule": rule}
+    changed = replace(pair[0], provenance=pair[0].provenance | {"judgement": record})
+    assert "changed after its first trial" in render(*several.compose([changed, pair[1]]))
