@@ -114,7 +114,7 @@ def _settings(studies: Mapping[str, Study]) -> Part:
     rows = [(path, *values) for path, values in found.items()]
     frame = pd.DataFrame(rows, columns=["setting", *studies])
     reading = "As resolved, of the arms that all have; questions and rules of judging aside."
-    return Table("settings", "Settings that differ", reading, frame)
+    return Table("settings", "Settings that differ", reading, frame, browse=True)
 
 
 def made(studies: Mapping[str, Study]) -> Section:
