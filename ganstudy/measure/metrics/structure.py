@@ -56,9 +56,9 @@ def window_matrix(side: int) -> NDArray[np.float64]:
 
 
 def similarity(a: Images, b: Images) -> tuple[Images, Images]:
-    """Return SSIM and its contrast-structure term of pairs (Wang et al. 2004), each (n,).
+    """Return SSIM and its contrast-structure term of pairs (Wang et al. 2004), each (n, c).
 
-    Means over channels and over the places where the window lies within the image.
+    Means over the places where the window lies within the image, of each channel by itself.
 
     Args:
         a: (n, c, h, w) in [0, 1].
@@ -74,7 +74,7 @@ def similarity(a: Images, b: Images) -> tuple[Images, Images]:
     covariance = local_mean(a * b) - mean_a * mean_b
     contrast = (2 * covariance + C2) / (variances + C2)
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    return (luminance * contrast).mean(axis=(1, 2, 3)), contrast.mean(axis=(1, 2, 3))
+    return (luminance * contrast).mean(axis=(2, 3)), contrast.mean(axis=(2, 3))
 
 
 def halve(x: Images) -> Images:
@@ -99,11 +99,13 @@ def ms_ssim(a: Images, b: Images, scales: int | None = None) -> NDArray[np.float
     """Return the multi-scale structural similarity of pairs of images (Wang et al. 2003).
 
     Contrast-structure terms of all scales but the coarsest, whose whole SSIM it takes, each to
-    the power of its weight (doi:10.1109/ACSSC.2003.1292216). Departures: fewer scales than five
-    have the weights of the finest ones, divided by their sum; a negative term counts as 0, since
-    it has no power. Images are shifted to [0, 1] first: the luminance term is of intensities from
-    0 on. torchmetrics pads the coarsest scale by reflection, where this takes, as on the others,
-    only whole windows.
+    the power of its weight (doi:10.1109/ACSSC.2003.1292216). The paper's images are grey; a colour
+    image has the mean of its channels' similarities, as in TensorFlow, pytorch-msssim and
+    compare_gan. Departures: fewer scales than five have the weights of the finest ones, divided by
+    their sum; a negative term counts as 0, since it has no power. Images are shifted to [0, 1]
+    first: the luminance term is of intensities from 0 on. torchmetrics averages the terms over
+    channels before it takes their powers, and pads the coarsest scale by reflection, where this
+    takes, as on the others, only whole windows.
 
     Args:
         a: (n, c, h, w) in [-1, 1].
@@ -123,13 +125,13 @@ def ms_ssim(a: Images, b: Images, scales: int | None = None) -> NDArray[np.float
     weights = np.array(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
     x: Images = (a.astype(np.float64) + 1) / 2
     y: Images = (b.astype(np.float64) + 1) / 2
-    product = np.ones(len(x))
+    product = np.ones(x.shape[:2])
     for scale, weight in enumerate(weights):
         whole, contrast = similarity(x, y)
         term = whole if scale == scales - 1 else contrast
         product *= np.maximum(term, 0) ** weight
         x, y = halve(x), halve(y)
-    return product
+    return product.mean(axis=1)
 
 
 def mean_pair_similarity(images: Images, pairs: int = 500) -> Score:
@@ -163,7 +165,7 @@ class MSSSIM(Metric):
     Over all classes, where the paper compares within each. Less is more diverse, down to the
     real images' own value, which stands beside it as the floor; noise is below that, so that it
     tells of variety only where other scores tell of quality. As many scales as the sides allow:
-    two at 28 or 32 pixels.
+    two at 28 or 32 pixels. Colour images have the mean of their channels' similarities.
     """
 
     reads: ClassVar[Reads] = "images"

@@ -54,7 +54,7 @@ def their_contrast(a, b):
 @pytest.mark.parametrize(("side", "channels"), [(28, 1), (33, 3)])
 def test_both_terms_of_one_scale_agree_with_torchmetrics(side, channels):
     a, b = related(6, side, channels)
-    whole, contrast = similarity((a + 1) / 2, (b + 1) / 2)
+    whole, contrast = (term.mean(axis=1) for term in similarity((a + 1) / 2, (b + 1) / 2))
     np.testing.assert_allclose(whole, their_whole_windows(unit(a), unit(b)), rtol=1e-9)
     np.testing.assert_allclose(contrast, their_contrast(unit(a), unit(b)), rtol=1e-9)
     np.testing.assert_allclose(ms_ssim(a, b, scales=1), whole)
@@ -79,6 +79,30 @@ def test_five_scales_differ_from_torchmetrics_by_the_padding_of_the_coarsest_onl
     theirs = their_ms_ssim(unit(a), unit(b), data_range=1.0, reduction="none", betas=WEIGHTS)
     # The weights of all five scales add up to 1.0001; one scale of 0.1333 sees other borders.
     np.testing.assert_allclose(ms_ssim(a, b), theirs, atol=0.01)
+
+
+def test_a_colour_image_has_the_mean_of_its_channels():
+    """As in TensorFlow's ssim_multiscale, pytorch-msssim and compare_gan.
+
+    torchmetrics gives the value of each channel; of a whole colour image it averages the channels'
+    terms before it takes their powers, which is another number.
+    """
+    a, b = smooth(2, 180, 3), smooth(2, 180, 3, seed=1)
+    b[:, 0] = 0.9 * a[:, 0] + 0.1 * b[:, 0]  # one channel is much alike, the others are not
+    settings = {"data_range": 1.0, "reduction": "none", "betas": WEIGHTS, "normalize": "relu"}
+    grey = [their_ms_ssim(unit(a[:, [c]]), unit(b[:, [c]]), **settings) for c in range(3)]
+    expected = torch.stack(grey).mean(dim=0)
+    assert (their_ms_ssim(unit(a), unit(b), **settings) - expected).abs().max() > 0.05
+    # Wider than above, for images less alike: the coarsest scale sees other borders.
+    np.testing.assert_allclose(ms_ssim(a, b), expected, atol=0.02)
+    parts = np.mean([ms_ssim(a[:, [c]], b[:, [c]]) for c in range(3)], axis=0)
+    np.testing.assert_allclose(ms_ssim(a, b), parts, rtol=1e-12)
+
+
+def test_a_channel_that_has_no_likeness_counts_as_0():
+    a, b = smooth(3, 28, 3), smooth(3, 28, 3)
+    b[:, 1] *= -1
+    np.testing.assert_allclose(ms_ssim(a, b), [2 / 3] * 3)
 
 
 def test_constant_images_have_the_closed_form_of_the_luminance():
