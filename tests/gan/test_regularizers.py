@@ -173,19 +173,40 @@ def test_lecam_follows_averages_and_penalises_by_hand():
     lecam.remember(memory, *first, updates=0)
     assert lecam.logit_penalty(*first, memory).item() == 0  # still warming up
     assert (memory["real_mean"].item(), memory["fake_mean"].item()) == (2.0, -1.5)
-    second = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [-3.0]])
+    second = torch.tensor([[2.0], [4.0]]), torch.tensor([[0.0], [1.0]])
     lecam.remember(memory, *second, updates=1)
-    assert memory["real_mean"].item() == pytest.approx(0.9 * 2 + 0.1 * 1)
-    assert memory["fake_mean"].item() == pytest.approx(0.9 * -1.5 + 0.1 * -1)
-    real_mean, fake_mean = 1.9, -1.45
+    assert lecam.logit_penalty(*second, memory).item() == 0  # the averages start first
+    assert memory["real_mean"].item() == pytest.approx(0.9 * 2 + 0.1 * 3)
+    assert memory["fake_mean"].item() == pytest.approx(0.9 * -1.5 + 0.1 * 0.5)
+    third = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [-3.0]])
+    lecam.remember(memory, *third, updates=2)
+    real_mean, fake_mean = 0.9 * 2.1 + 0.1 * 1, 0.9 * -1.3 + 0.1 * -1
     expected = ((0 - fake_mean) ** 2 + (2 - fake_mean) ** 2) / 2
     expected += ((real_mean - 1) ** 2 + (real_mean + 3) ** 2) / 2
-    r, f = (values.clone().requires_grad_() for values in second)
+    r, f = (values.clone().requires_grad_() for values in third)
     penalty = lecam.logit_penalty(r, f, memory)
     assert penalty.item() == pytest.approx(2 * expected, rel=1e-6)
     penalty.backward()
-    torch.testing.assert_close(r.grad[:, 0], 2 * (second[0][:, 0] - fake_mean))
-    torch.testing.assert_close(f.grad[:, 0], -2 * (real_mean - second[1][:, 0]))
+    torch.testing.assert_close(r.grad[:, 0], 2 * (third[0][:, 0] - fake_mean))
+    torch.testing.assert_close(f.grad[:, 0], -2 * (real_mean - third[1][:, 0]))
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 1000])
+def test_lecam_starts_where_the_authors_code_does(start):
+    """google/lecam-gan: `itr < start_itr` has decay 0, `itr > start_itr` the penalty; itr from 0.
+
+    StudioGAN's counts alike. Before its first average the authors' holds 1,000, ours the batch.
+    """
+    lecam = REGULARIZERS.build("lecam", weight=1.0, decay=0.5, warmup_updates=start)
+    memory, average = lecam.memory(), 0.0
+    for itr in range(start + 4):
+        real, fake = torch.full((2, 1), float(itr)), torch.full((2, 1), -1.0 - itr)
+        lecam.remember(memory, real, fake, updates=itr)
+        decay = 0.0 if itr < max(start, 1) else 0.5
+        average = decay * average + (1 - decay) * itr
+        assert memory["real_mean"].item() == pytest.approx(average)
+        penalised = lecam.logit_penalty(real, fake, memory).item() > 0
+        assert penalised == (itr > start)
 
 
 def test_flips_and_shifts_move_pixels_and_invent_none():

@@ -22,8 +22,9 @@ class LeCam(Regularizer):
     """weight * (E relu(r - mean_f)^2 + E relu(mean_r - f)^2), means over past updates.
 
     mean_r and mean_f are exponential moving averages of the batches' mean logits; each includes
-    the update at hand, and no gradient flows into them. During the warm-up they follow the batch
-    and nothing is added.
+    the update at hand, and no gradient flows into them. During the warm-up they equal the batch's
+    means. The averages start at update `warmup_updates` (the first is update 0), the penalty one
+    update later, as in the authors' code.
 
     Formula:
         penalty: weight * (E[relu(r - mean_f)^2] + E[relu(mean_r - f)^2])
@@ -31,7 +32,8 @@ class LeCam(Regularizer):
 
     Elsewhere:
         The paper's equation squares differences of either sign; its code and StudioGAN's take the
-        positive parts, as here.
+        positive parts, as here. Both count iterations, each of which may be several discriminator
+        updates. The authors' decay is 0.9 in BigGAN; in StyleGAN2 it is 0.99, without a warm-up.
     """
 
     weight: Weight = 0.3
@@ -39,7 +41,7 @@ class LeCam(Regularizer):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the moving averages per discriminator update."""
     warmup_updates: Annotated[int, Field(ge=0)] = 1000
-    """Discriminator updates before it begins."""
+    """Discriminator updates before the averages start."""
 
     def memory(self) -> Memory:
         return {"real_mean": torch.zeros(()), "fake_mean": torch.zeros(()),
@@ -52,7 +54,7 @@ class LeCam(Regularizer):
         decay = 0.0 if following else self.decay
         for name, logits in (("real_mean", real_logits), ("fake_mean", fake_logits)):
             memory[name].lerp_(logits.mean().to(memory[name]), 1 - decay)
-        memory["begun"].fill_(float(updates >= self.warmup_updates))
+        memory["begun"].fill_(float(updates > self.warmup_updates))
 
     def logit_penalty(
         self, real_logits: Tensor, fake_logits: Tensor, memory: Memory
