@@ -337,6 +337,8 @@ def test_layers_of_pixels_and_the_head_have_no_gain():
             fan_in = module.weight[0].numel()
             head = network is discriminator and module.weight.shape[0] == 1
             gain = 1 if name.split(".")[0] in linear or head else math.sqrt(2)
+            if module is generator.stages[0][1]:
+                gain /= 7  # a convolution as large as the map of 7x7: tests/gan/test_first_weights
             scale = module.parametrizations.weight[0].scale
             assert scale == pytest.approx(gain / math.sqrt(fan_in)), name
 

@@ -62,7 +62,7 @@ class Architecture(Component, ABC):
     truncation: Annotated[float, Field(gt=0)] = 2.0
     """Where the prior "truncated" is cut, in standard deviations of the normal distribution."""
     initialization: Initialization = "own"
-    """First weights: own (what the architecture's paper does), normal (N(0, 0.02)), orthogonal
+    """First weights: own (those of the architecture's source), normal (N(0, 0.02)), orthogonal
     (gain 1; Saxe et al. 2014) or xavier (uniform; Glorot & Bengio 2010); biases from 0."""
 
     @abstractmethod

@@ -27,7 +27,8 @@ from ganstudy.registry import component
 class MLP(Layered):
     """Fully connected layers; ReLU in the generator, leaky ReLU (0.2) in the discriminator.
 
-    For images of any shape, and for two-dimensional points (ring, grid).
+    For images of any shape, and for two-dimensional points (ring, grid). Own first weights and
+    biases are torch's, uniform in +-1 / sqrt(inputs of the layer).
     """
 
     latent_dim: Width = 32

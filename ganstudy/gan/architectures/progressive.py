@@ -171,7 +171,9 @@ class Progressive(Layered):
     Makes square images of side 4 * 2^s or 7 * 2^s. Two 3x3 convolutions per side; leaky ReLU
     (0.2); pixel norm in the generator; nearest neighbours to double, averaging to halve; 1x1
     convolutions between features and pixels at every side. Own first weights are equalised
-    learning rate; any other way of drawing them goes without.
+    learning rate, with a gain of root 2 before each activation; as in the authors' code the
+    generator's first layer has the fan in of a convolution as large as its map. Any other way of
+    drawing them goes without.
 
     Both networks always take whole images: at a smaller side the generator repeats pixels and the
     discriminator averages them, which is the game at that side. While a side fades in, real images
@@ -207,6 +209,9 @@ class Progressive(Layered):
         network = GrowingGenerator(
             self.latent_dim, image_shape[0], base, widths, grows=self.growth > 0
         )
+        if self.initialization == "own":
+            # The paper's first layer is a convolution of base x base over a padded map of 1x1.
+            equalize(network.stages[0][1], gain=math.sqrt(2) / base)  # type: ignore[index]
         return self._drawn(network, network.to_image)
 
     def discriminator(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
@@ -88,10 +90,13 @@ class ResNet(Convolutional):
     Generator: a linear layer to a map of side 4 or 7, blocks that double it, batch norm, ReLU, a
     3x3 convolution, tanh, 256 channels throughout. Discriminator: two blocks that halve (one where
     the side is 8 or 14), two that do not, ReLU, the sum over all places, a linear layer, 128
-    channels throughout, spectral norm on all of it by default. Weights are Xavier's.
+    channels throughout, spectral norm on all of it by default. Weights are Xavier's (uniform),
+    with a gain of root 2 in the two convolutions of each block and 1 elsewhere, as in the authors'
+    code.
 
     Elsewhere:
-        mimicry draws weights with a gain of root 2 inside the blocks and 1 outside.
+        mimicry draws the same weights, and doubles maps bilinearly. compare_gan draws them from
+        N(0, 0.02), StudioGAN orthogonally. The authors' last layer has no bias.
     """
 
     latent_dim: Width = 128
@@ -141,5 +146,13 @@ class ResNet(Convolutional):
         layers += [DownBlock(width, width, norm, halves=False) for _ in range(self.depth)]
         return nn.Sequential(*layers, SumPool(), head(width, outputs, across))
 
+    @torch.no_grad()
     def draw(self, network: nn.Module) -> nn.Module:
-        return initialize(network, "xavier")
+        initialize(network, "xavier")
+        for block in network.modules():
+            if not isinstance(block, UpBlock | DownBlock):
+                continue
+            for layer in (*block.conv1.modules(), *block.conv2.modules()):
+                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                    nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(2))
+        return network

@@ -12,8 +12,8 @@ from ganstudy.gan.architectures.base import (
     Maps,
     check_multiples,
     head,
+    initialize,
 )
-from ganstudy.gan.architectures.dcgan import init_normal
 from ganstudy.gan.architectures.parts import Normalization
 from ganstudy.registry import component
 
@@ -27,7 +27,7 @@ class SNDCGAN(Convolutional):
     8 `width` channels, leaky ReLU (0.1), a linear layer; spectral norm on all of it by default.
     Generator: a linear layer to 8 `width` channels at an eighth of the side, three 4x4 transposed
     convolutions of stride 2, a 3x3 convolution; batch norm and ReLU; tanh. The paper's width is
-    64.
+    64. Weights are from N(0, 0.02), as in the authors' code; scales of norms begin at 1.
 
     Elsewhere:
         compare_gan's accepts spectral norm or nothing in the discriminator.
@@ -70,4 +70,4 @@ class SNDCGAN(Convolutional):
         return nn.Sequential(*layers, nn.Flatten(), head(flat, outputs, across))
 
     def draw(self, network: nn.Module) -> nn.Module:
-        return init_normal(network)
+        return initialize(network, "normal")
