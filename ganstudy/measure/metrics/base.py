@@ -6,6 +6,7 @@ not exist: ValueError, never a number.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -31,6 +32,20 @@ class Score(NamedTuple):
 
     value: float
     standard_error: float = float("nan")
+
+
+def share_score(hits: NDArray[np.bool_]) -> Score:
+    """Compute the share of true values and its binomial standard error.
+
+    The error is sqrt(p (1 - p) / n). That is 0 for p of 0 or 1, whatever n; there the error is
+    1 / (n + 1), the far end of Wilson's score interval of one standard error (Wilson 1927).
+
+    Args:
+        hits: One truth value per draw, (n,), n >= 1.
+    """
+    n, share = len(hits), float(hits.mean())
+    error = math.sqrt(share * (1 - share) / n) if 0 < share < 1 else 1 / (n + 1)
+    return Score(share, error)
 
 
 class Sample:

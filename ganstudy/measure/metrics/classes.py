@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import xlogy
 
-from ganstudy.measure.metrics.base import METRICS, Array, Metric, Reads, Score
+from ganstudy.measure.metrics.base import (
+    METRICS,
+    Array,
+    Metric,
+    Reads,
+    Score,
+    share_score,
+)
 from ganstudy.registry import component
 
 if TYPE_CHECKING:
@@ -116,7 +123,7 @@ class InceptionScore(Metric):
 def class_accuracy(classified: Classified) -> Score:
     """Return the share of images in which the classifier sees their class.
 
-    Its standard error is the binomial one.
+    Its standard error is the binomial one (`share_score`).
 
     Raises:
         ValueError: Where rows are no distributions, or labels are not one class an image.
@@ -129,8 +136,7 @@ def class_accuracy(classified: Classified) -> Score:
             f"labels must be ({n},) in [0, {classes}), got shape {labels.shape} from "
             f"{labels.min(initial=0)} to {labels.max(initial=0)}"
         )
-    share = float((probabilities.argmax(axis=1) == labels).mean())
-    return Score(share, math.sqrt(share * (1 - share) / n))
+    return share_score(probabilities.argmax(axis=1) == labels)
 
 
 @METRICS.register("class_accuracy", paper="Ravuri & Vinyals 2019, arXiv:1905.10887")

@@ -55,28 +55,51 @@ def check_nearest(role: str, nearest: Nearest, least: int) -> None:
         raise ValueError(f"{role} distances must not be negative, got {distances.min()}")
 
 
+def placements(x: Array, y: Array) -> tuple[Array, Array]:
+    """Return the share of y below each x, and of x below each y; a tie counts half.
+
+    Args:
+        x: (m,).
+        y: (n,).
+
+    Returns:
+        Arrays of shapes (m,) and (n,).
+    """
+    m, n = len(x), len(y)
+    ranks = rankdata(np.concatenate([x, y]))
+    return (ranks[:m] - rankdata(x)) / n, (ranks[m:] - rankdata(y)) / m
+
+
 def mann_whitney_z(x: Array, y: Array) -> Score:
     """Return the z score of the Mann-Whitney U of x over y: negative where x is smaller.
 
     Standardised by n m (n + m + 1) / 12 as without ties, which only shrinks it where there are
-    some, and without correction for continuity. Mean 0 and variance 1 where x and y are of one
-    continuous distribution.
+    some, and without correction for continuity, for which the authors' code adds 1 / 2 to U. Mean
+    0 and variance 1 where x and y are of one continuous distribution.
+
+    The standard error is DeLong's (1988), whatever the two distributions, of samples to which the
+    lowest and the highest value are added, one of each, as Agresti & Caffo (2000,
+    doi:10.1080/00031305.2000.10474560) add a success and a failure to either sample of a
+    comparison of proportions. Of the samples alone it is 0 where they do not overlap. In
+    simulations (20 to 100 draws against 5 to 60) 1.96 such errors cover the truth in at least 88 %
+    of the repeats, whatever P(y < x) from 0.005 to 0.5; without the added values in as few as 3 %.
+    The error is 0.8 to 1.5 times the spread of z where P(y < x) is 0.2 or 0.5, and 1.5 to 5 times
+    at 0.02, where samples hardly overlap.
 
     Args:
         x: (m,), m >= 2.
         y: (n,), n >= 2.
 
     Returns:
-        z and its standard error, whatever the two distributions (DeLong et al. 1988).
+        z and its standard error.
     """
     m, n = len(x), len(y)
-    ranks = rankdata(np.concatenate([x, y]))
-    # The share of y below each x, and of x below each y; a tie counts half.
-    y_below = (ranks[:m] - rankdata(x)) / n
-    x_below = (ranks[m:] - rankdata(y)) / m
     scale = math.sqrt(12 * n * m / (n + m + 1))
-    variance = y_below.var(ddof=1) / m + x_below.var(ddof=1) / n
-    return Score(float(scale * (y_below.mean() - 0.5)), float(scale * math.sqrt(variance)))
+    ends = [-math.inf, math.inf]
+    widened = placements(np.append(x, ends), np.append(y, ends))
+    variance = sum(float(shares.var(ddof=1)) / len(shares) for shares in widened)
+    mean = float(placements(x, y)[0].mean())
+    return Score(scale * (mean - 0.5), scale * math.sqrt(variance))
 
 
 def data_copying(generated: Nearest, held_out: Nearest) -> Score:

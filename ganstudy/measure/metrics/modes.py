@@ -6,7 +6,6 @@ classifier reads one by one.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -19,7 +18,15 @@ from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.packaged import MNIST5k, StackedMNIST
 from ganstudy.gan.datasets.toys import Mixture
 from ganstudy.measure.features import SmallCNN, content_hash
-from ganstudy.measure.metrics.base import METRICS, Drawn, Metric, Reader, Reads, Score
+from ganstudy.measure.metrics.base import (
+    METRICS,
+    Drawn,
+    Metric,
+    Reader,
+    Reads,
+    Score,
+    share_score,
+)
 from ganstudy.registry import component
 
 WITHIN = 3
@@ -60,11 +67,10 @@ def modes_covered(modes: Modes) -> int:
 def high_quality_fraction(modes: Modes) -> Score:
     """Return the share of samples that are of a mode (Srivastava et al. 2017, arXiv:1705.07761).
 
-    Its standard error is the binomial one.
+    Its standard error is the binomial one (`share_score`).
     """
     check_modes(modes)
-    share = float(modes.inside.mean())
-    return Score(share, math.sqrt(share * (1 - share) / len(modes.inside)))
+    return share_score(modes.inside)
 
 
 def reverse_kl(modes: Modes) -> float:

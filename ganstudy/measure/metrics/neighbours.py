@@ -8,7 +8,16 @@ from typing import Annotated, ClassVar, NamedTuple
 from pydantic import Field
 
 from ganstudy.measure.metrics.balls import Held, neighbourhoods, overlap
-from ganstudy.measure.metrics.base import METRICS, Array, Metric, Sample, Score, Statistics, pair
+from ganstudy.measure.metrics.base import (
+    METRICS,
+    Array,
+    Metric,
+    Sample,
+    Score,
+    Statistics,
+    pair,
+    share_score,
+)
 from ganstudy.registry import component
 
 Neighbours = Annotated[int, Field(ge=1)]
@@ -141,7 +150,8 @@ class NeighbourMetric(Metric):
 class Precision(NeighbourMetric):
     """Share of generated samples that lie among the real ones.
 
-    Its standard error is the binomial one over generated samples, given the real balls.
+    Its standard error is the binomial one over generated samples, given the real balls
+    (`share_score`).
     """
 
     short = "precision"
@@ -151,8 +161,7 @@ class Precision(NeighbourMetric):
 
     def __call__(self, generated: Array | Sample, real: Array | Sample) -> Score:
         held = both_ways(generated, real, self.k).generated
-        value = share(held.balls[:, self.k - 1])
-        return Score(value, math.sqrt(value * (1 - value) / len(held.balls)))
+        return share_score(held.balls[:, self.k - 1] > 0)
 
 
 @METRICS.register("recall", paper="Kynkaanniemi et al. 2019, arXiv:1904.06991")

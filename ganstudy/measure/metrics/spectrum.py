@@ -59,7 +59,8 @@ def pattern_share(images: Images, period: int = 2) -> Score:
         period: In pixels.
 
     Returns:
-        The share, 0 for constant images, and its standard error over images (a ratio of means).
+        The share and its standard error over images (a ratio of means). Constant images have no
+        variance to share: 0, without an error.
     """
     n, c, h, w = images.shape
     x = images.astype(np.float64)
@@ -68,7 +69,7 @@ def pattern_share(images: Images, period: int = 2) -> Score:
     patterns = (tiles.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3))
     variances = (x**2).mean(axis=(1, 2, 3))
     if not variances.any():
-        return Score(0.0, 0.0)
+        return Score(0.0)
     share = patterns.mean() / variances.mean()
     spread = np.std(patterns - share * variances, ddof=1)
     return Score(float(share), float(spread / variances.mean()) / math.sqrt(n))

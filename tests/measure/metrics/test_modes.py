@@ -52,6 +52,7 @@ def test_high_quality_is_a_share_with_the_binomial_error():
     score = high_quality_fraction(modes(np.zeros(100), 2, inside))
     assert score.value == 0.8
     assert score.standard_error == pytest.approx(math.sqrt(0.8 * 0.2 / 100))
+    assert high_quality_fraction(modes(np.zeros(100), 2, inside | True)) == (1, 1 / 101)
 
 
 def test_reverse_kl_of_equal_frequencies_is_zero_and_of_one_mode_log_k():

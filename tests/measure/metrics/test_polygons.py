@@ -156,7 +156,7 @@ def test_all_splits_of_the_data_have_precision_1(split):
     images = normalize(data.images(split))
     metric = METRICS.build("polygon_precision")
     score = metric(drawn(images), drawn(images))
-    assert score == (metric.identity_value, 0.0)
+    assert score == (metric.identity_value, 1 / (len(images) + 1))
 
 
 def test_noise_and_other_figures_have_precision_0():
@@ -242,9 +242,11 @@ def test_a_generator_of_one_polygon_has_precision_1_and_recall_0():
     latents = Latents(lambda z: image + 0 * z[:, :1, None, None], uniform(4))
     made, real = drawn(image.repeat(20, 1, 1, 1), latents), drawn(shapes(50, seed=2))
     options = {"images": 50, "steps": 10, "draws": 100}
-    assert METRICS.build("polygon_precision")(made, real) == (1, 0)
-    assert METRICS.build("polygon_recall", **options)(made, real) == (0, 0)
-    assert METRICS.build("polygon_f1", **options)(made, real) == (0, 0)
+    # None or all of n say that the share lies within 1 / (n + 1), not that it is known.
+    assert METRICS.build("polygon_precision")(made, real) == (1, 1 / 21)
+    assert METRICS.build("polygon_recall", **options)(made, real) == (0, 1 / 51)
+    f1 = METRICS.build("polygon_f1", **options)(made, real)
+    assert f1 == pytest.approx((0, 2 / 51))  # 2 r where r is small beside p
 
 
 @pytest.fixture
@@ -331,6 +333,14 @@ def test_shares_and_their_harmonic_mean():
     assert np.mean(values) == pytest.approx(2 * p * r / (p + r), abs=0.005)
     # A standard deviation of 2,000 draws is known to 1.6 %.
     assert np.mean([s.standard_error for s in made]) == pytest.approx(np.std(values), rel=0.06)
+
+
+def test_the_harmonic_mean_of_nothing_has_an_error():
+    none = share_within(np.full(49, 9.0), 0.5)
+    assert none == (0, 1 / 50)
+    assert harmonic_mean(none, share_within(np.full(24, 9.0), 0.5)) == pytest.approx(
+        (0, 2 * (1 / 50) * (1 / 25) / (1 / 50 + 1 / 25))
+    )
 
 
 def test_a_distance_that_is_no_number_gives_no_score():

@@ -74,6 +74,7 @@ def test_brightness_and_contrast_change_nothing():
 def test_constant_images_have_no_pattern():
     flat, real = np.full((4, 1, 8, 8), 0.3), noise(4, 8, 1)
     assert checkerboard(flat, real).value == 0
+    assert np.isnan(checkerboard(flat, real).standard_error)  # no variance, no share of it
     assert checkerboard(flat, flat).value == 1
     assert checkerboard(real, flat).value == np.inf
 

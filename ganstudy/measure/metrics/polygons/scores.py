@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.polygons import ConvexPolygons
-from ganstudy.measure.metrics.base import METRICS, Curve, Drawn, Metric, Score
+from ganstudy.measure.metrics.base import METRICS, Curve, Drawn, Metric, Score, share_score
 from ganstudy.measure.metrics.polygons.inversion import Inverted, Search, invert
 from ganstudy.measure.metrics.polygons.triangles import FamilyName, Fitted, fit
 from ganstudy.registry import component
@@ -30,17 +30,20 @@ def share_within(distances: Floats, delta: float) -> Score:
     """
     if not np.isfinite(distances).all():
         return Score(math.nan)
-    share = float((distances <= delta).mean())
-    return Score(share, math.sqrt(share * (1 - share) / len(distances)))
+    return share_score(distances <= delta)
 
 
 def harmonic_mean(precision: Score, recall: Score) -> Score:
-    """Return F1, 0 where both are 0; its error takes the two as independent."""
+    """Return F1, 0 where both are 0; its error takes the two as independent.
+
+    Where both are 0, F1 has no derivative; there its error is the F1 of the two errors.
+    """
     p, r = precision.value, recall.value
-    if p + r == 0:
-        return Score(0.0, 0.0)
-    slopes = 2 * (r / (p + r)) ** 2, 2 * (p / (p + r)) ** 2
     errors = precision.standard_error, recall.standard_error
+    if p + r == 0:
+        total = sum(errors)
+        return Score(0.0, 2 * errors[0] * errors[1] / total if total else 0.0)
+    slopes = 2 * (r / (p + r)) ** 2, 2 * (p / (p + r)) ** 2
     return Score(
         2 * p * r / (p + r), math.hypot(*(s * e for s, e in zip(slopes, errors, strict=True)))
     )
