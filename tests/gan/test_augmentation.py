@@ -224,7 +224,7 @@ def test_cutout_against_a_loop(side):
     row, column = (torch.tensor(v) for v in ([0, 3, side - 1, 2], [0, 2, 1, side - 1]))
     images = torch.ones(4, 1, side, side)
     found = augmentation.cut(images, row, column)
-    expected, half = images.clone(), side // 2
+    expected, half = images.clone(), int(side * 0.5 + 0.5)  # as the authors' code has it
     for n, i, j in itertools.product(range(4), range(half), range(half)):
         y, x = int(row[n]) - half // 2 + i, int(column[n]) - half // 2 + j
         if 0 <= y < side and 0 <= x < side:

@@ -27,12 +27,13 @@ class DiffAugment(Stabilizer):
     this order, each image with draws of its own: brightness + U(-0.5, 0.5), saturation x U(0, 2)
     around the mean of a pixel's channels (nothing on one channel), contrast x U(0.5, 1.5) around
     the image's mean; a move by whole pixels, up to an eighth of either side, rounded to nearest; a
-    rectangle of half of either side, centred anywhere in the image, is cut out. What moves in and
-    what is cut out is 0, which is mid-grey in [-1, 1] and not the black around a digit. Colours
-    may leave [-1, 1].
+    rectangle of half of either side (an odd one rounded up), centred anywhere in the image, is cut
+    out. What moves in and what is cut out is 0, which is mid-grey in [-1, 1] and not the black
+    around a digit. Colours may leave [-1, 1].
 
     Elsewhere:
-        The same in the authors' code and in StudioGAN. zCR (latent_consistency) compares images
+        The same in the authors' code for PyTorch and in StudioGAN; the authors' code for
+        TensorFlow rounds both down. zCR (latent_consistency) compares images
         that are not augmented.
     """
 
@@ -58,7 +59,7 @@ class DiffAugment(Stabilizer):
             images = translated(images, down, right)
         if self.cutout:
             # An odd length has its middle on one of n pixels, an even one on one of n + 1 edges.
-            row, column = (_whole(0, n - n // 2 % 2, batch, rng) for n in (height, width))
+            row, column = (_whole(0, n - hole_side(n) % 2, batch, rng) for n in (height, width))
             images = cut(images, row, column)
         return images
 
@@ -101,6 +102,11 @@ def translated(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return taken(pad(images, (1, 1, 1, 1)), sources.to(images.device))
 
 
+def hole_side(side: int) -> int:
+    """Return the pixels that are cut out of a side: half of it, an odd one rounded up."""
+    return (side + 1) // 2
+
+
 def cut(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Return `images` with 0 in a rectangle of half of either side, what of it lies inside.
 
@@ -111,7 +117,7 @@ def cut(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """
     inside = []
     for middle, side in ((row, images.shape[2]), (column, images.shape[3])):
-        size = side // 2
+        size = hole_side(side)
         offset = torch.arange(side) - (middle - size // 2)[:, None]
         inside.append((offset >= 0) & (offset < size))
     rows, columns = inside
