@@ -84,8 +84,8 @@ class SGD(Optimizer):
     """Gradient descent with heavy-ball momentum, none by default; what most GAN theory assumes.
 
     Elsewhere:
-        Keras keeps the learning rate of its own time in each part of the momentum; under a schedule
-        torch, as here, and tf.train.MomentumOptimizer scale all of it by the new rate.
+        Keras multiplies each gradient by the learning rate of its own update. Under a schedule
+        torch, as here, and tf.train.MomentumOptimizer scale the whole momentum by the new rate.
     """
 
     lr: LearningRate = 1e-2

@@ -30,7 +30,9 @@ class SNDCGAN(Convolutional):
     64. Weights are from N(0, 0.02), as in the authors' code; scales of norms begin at 1.
 
     Elsewhere:
-        compare_gan's accepts spectral norm or nothing in the discriminator.
+        The authors' code and compare_gan have the same channels; StudioGAN doubles them at the
+        3x3 convolutions and keeps them at the 4x4 ones. compare_gan's accepts spectral norm or
+        nothing in the discriminator.
     """
 
     spectral_norm: bool = True
