@@ -24,7 +24,13 @@ The ratio, and not the accuracy, since 62 % of 1,000 classes is much and 62 % of
 FEWEST_UPDATES = 15
 """Updates of the classifier below which no data set of ours gave `LEAST_ODDS_RATIO`."""
 LEAST_RATIO = 2
-"""Ratio of two scores from which on an order of two arms counts as clear, noise aside."""
+"""Ratio of two scores from which on an order of two arms counts as clear, noise aside.
+
+Within a factor of two, networks order generators no more alike than chance even on the healthy
+quickstart: Spearman's rho is 0.00 and -0.48 over its better half (docs/measures.md).
+"""
+FEWEST_GENERATORS = 8
+"""Generators below which a rank correlation of two networks is no evidence."""
 CLEAR = 0.9
 """Spearman's rho from which on a score sees what was done to real images."""
 
@@ -303,7 +309,11 @@ def _rho(rho: float) -> str:
 
 def networks_disagree(facts: ScoreFacts) -> Iterator[Finding]:
     """Yield a finding where other features order the generators in no way or the other way."""
-    against = {name: (rho, n) for name, (rho, n) in facts.agreement.items() if rho <= 0}
+    against = {
+        name: (rho, n)
+        for name, (rho, n) in facts.agreement.items()
+        if rho <= 0 and n >= FEWEST_GENERATORS
+    }
     if not against:
         return
     told = ", ".join(f"{name} (rho {rho:.2f} over {n})" for name, (rho, n) in against.items())
