@@ -32,20 +32,28 @@ def score_facts(study: Study) -> ScoreFacts:
     facts = recorded_facts(protocol)
     floor = how.get(study.primary, {}).get("floor_standard_error")
     own = reported[reported["name"] == study.primary]
+    arms = _best_on_select(study)
     if len(own):  # its floor is on the same split
         error = math.nan if floor is None else float(floor)
         facts = replace(facts, floor=Measured(float(own["floor"].iloc[0]), error))
+        arms = _measured(own, study)
     others = [name for name in dict.fromkeys(reported["name"]) if name not in study.protocol]
     judge = str(others[0]) if others else ""
     return replace(
         facts,
-        arms=_measured(own, study),
+        arms=arms,
         judge=judge,
         judge_minimize=how.get(judge, {}).get("direction", "minimize") == "minimize",
         judged=_measured(reported[reported["name"] == judge], study),
         sight=_sight(study),
         agreement=_agreement(study),
     )
+
+
+def _best_on_select(study: Study) -> dict[str, Measured]:
+    """Return arm -> its best score so far, for a study that was not scored on report."""
+    scores = {arm: study.unit_scores(arm) for arm in study.contenders}
+    return {arm: Measured(study.sign * s.min()) for arm, s in scores.items() if len(s)}
 
 
 def _measured(rows: pd.DataFrame, study: Study) -> dict[str, Measured]:

@@ -192,11 +192,12 @@ def _print_early_doubts(spec: StudySpec) -> None:
     _print_warning(warning_text(facts.name, find_doubts(facts)))
 
 
-def _print_score_warning(directory: Path) -> None:
-    """Warn of a score that a study's own records speak against."""
+def _print_score_warning(directory: Path, name: bool = False) -> None:
+    """Warn of a score that a study's own records speak against; `name` says which study's."""
     from analysis.score_validity import load_score_warning
 
-    _print_warning(load_score_warning(directory))
+    message = load_score_warning(directory)
+    _print_warning(f"{directory}: {message}" if name and message else message)
 
 
 def _print_warning(message: str) -> None:
@@ -663,7 +664,7 @@ def report(
     for path in written:
         out.print(Text(str(path)), soft_wrap=True)
     for directory in directories:
-        _print_score_warning(directory)
+        _print_score_warning(directory, name=len(directories) > 1)
 
 
 def tell(message: str) -> None:
