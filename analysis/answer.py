@@ -13,6 +13,7 @@ from analysis.budget import judged_k, why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import number, percent
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
+from analysis.score_validity import score_warning
 from analysis.statistics import largest_k_with_interval
 from analysis.tables import UNKNOWN_DESIGN, Study
 from analysis.verdict import verdict
@@ -46,6 +47,8 @@ def warnings(study: Study) -> list[str]:
             f"There is no {EVENTS}: trials that failed by {', '.join(study.judgement.failures)} "
             f"are not told from others, so the study is not judged as was fixed."
         )
+    if doubts := score_warning(study):
+        told.append(doubts)
     return told
 
 

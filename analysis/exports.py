@@ -27,7 +27,7 @@ def markdown(front: Front, sections: Sequence[Section]) -> str:
     lines = [f"# {_plain(front.name)}", ""]
     if front.question:
         lines += [f"*{_plain(front.question)}*", ""]
-    for sentence in (*front.answer, *front.warnings):
+    for sentence in (*front.warnings, *front.answer):
         lines += [f"> {_plain(sentence)}", ">"]
     lines.append("")
     if front.source:

@@ -125,7 +125,13 @@ def _reads(how: Mapping[str, Any]) -> str:
     facts = how["features_facts"]
     shares = {k.removeprefix("accuracy_"): v for k, v in facts.items() if "accuracy_" in k}
     accuracy = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
-    others = "".join(f"; {k}: {v}" for k, v in facts.items() if "accuracy_" not in k)
+    if held := facts.get("held_out"):
+        accuracy += (
+            f"; select and report: {held['accuracy']:.1%} [{held['low']:.1%}, {held['high']:.1%}] "
+            f"of {held['n']}, where a constant answer has {held['chance']:.1%}"
+        )
+    told = {k: v for k, v in facts.items() if "accuracy_" not in k and k != "held_out"}
+    others = "".join(f"; {k}: {v}" for k, v in told.items())
     network = how["features"]["name"]
     said = {
         "images": "the images themselves",

@@ -20,9 +20,8 @@ from analysis.page import NONE, Figure, Part, Section, Table
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import layout, score_axis, style
 from analysis.tables import Study
+from ganstudy.study.score_validity import CLEAR
 
-CLEAR = 0.9
-"""Spearman's rho from which on a score is said to see what was done to the images."""
 DRAWS = 2000
 """Bootstrap draws of generators for an interval of rho."""
 FEWEST, FEWEST_DRAWN = 4, 8

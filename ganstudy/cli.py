@@ -172,6 +172,7 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
         trials = f"{sum(1 for _ in planned(spec))} trials"
     out.print(Text(f"{study}: fine, {len(spec.arms)} arms ({names}), {trials}"), soft_wrap=True)
     _print_notes(spec)
+    _print_early_doubts(spec)
 
 
 def _print_notes(spec: StudySpec, trials: Sequence[Planned] | None = None) -> None:
@@ -180,6 +181,28 @@ def _print_notes(spec: StudySpec, trials: Sequence[Planned] | None = None) -> No
 
     for note in notes(spec, trials):
         err.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+
+
+def _print_early_doubts(spec: StudySpec) -> None:
+    """Warn of a score that is known to be doubtful before the first trial."""
+    from ganstudy.study.checks import score_facts
+    from ganstudy.study.score_validity import find_doubts, warning_text
+
+    facts = score_facts(spec)
+    _print_warning(warning_text(facts.name, find_doubts(facts)))
+
+
+def _print_score_warning(directory: Path, name: bool = False) -> None:
+    """Warn of a score that a study's own records speak against; `name` says which study's."""
+    from analysis.score_validity import load_score_warning
+
+    message = load_score_warning(directory)
+    _print_warning(f"{directory}: {message}" if name and message else message)
+
+
+def _print_warning(message: str) -> None:
+    if message:
+        err.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
 
 
 @app.command()
@@ -210,6 +233,7 @@ def plan(
     for line in found["cost"]["text"], *found["tells"]["text"]:
         out.print(Text(line), soft_wrap=True)
     _print_notes(spec, trials)
+    _print_early_doubts(spec)
 
 
 def shown(value: object) -> str:
@@ -433,6 +457,7 @@ def _print_outcome(directory: Path) -> None:
     out.print(Text(f"report   {directory / 'report.html'}"), soft_wrap=True)
     tracking = json.loads((directory / "tracking.json").read_text(encoding="utf-8"))["uri"]
     out.print(Text(f"MLflow   {tracking}  (open it: ganstudy ui {directory})"), soft_wrap=True)
+    _print_score_warning(directory)
 
 
 def _tracked(folder: StudyFolder) -> str:
@@ -541,6 +566,7 @@ def submit(
     except ModuleNotFoundError as error:
         refuse(f"submit needs the extra [cluster]: pip install 'ganstudy[cluster]' ({error})")
     _print_notes(spec)
+    _print_early_doubts(spec)
     asked = Asked(study, runs, name, overrides or (), max_trials, extend, tracking_uri)
     try:
         arguments = asked.arguments(Path.cwd())
@@ -637,6 +663,8 @@ def report(
         refuse(f"{target}: {error.strerror or error}")
     for path in written:
         out.print(Text(str(path)), soft_wrap=True)
+    for directory in directories:
+        _print_score_warning(directory, name=len(directories) > 1)
 
 
 def tell(message: str) -> None:
@@ -844,6 +872,7 @@ def sanity(
     finally:
         folder.unlock()
     out.print(Text(f"{len(readings)} scores; report {directory / 'report.html'}"), soft_wrap=True)
+    _print_score_warning(directory)
 
 
 @app.command()

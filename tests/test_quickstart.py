@@ -53,5 +53,9 @@ def test_the_quickstart_keeps_its_promises(tmp_path):
     assert (judged["value"] > 5 * judged["standard_error"]).all()
     assert not (reported["name"].str.contains("fid")).any()
 
+    # Nothing speaks against the score of a healthy study.
+    page = (folder / "report.html").read_text()
+    assert "may rank the arms wrongly" not in done.stderr + page
+
     assert "This study cannot tell its 4 arms apart" in done.stdout
     assert "cannot tell its 4 arms apart" in (folder / "report.html").read_text()

@@ -407,10 +407,14 @@ class Evaluator:
 
         NaN where a score is of generators only.
         """
+        return {name: score.value for name, score in self.floor_scores().items()}
+
+    def floor_scores(self) -> dict[str, Score]:
+        """Return the same with standard errors."""
         other: Split = "report" if self.split != "report" else "select"
         made = self._evaluate(self._reference(other, None), self.config.all_metrics)
-        none = dict.fromkeys(map(self.name, self.config.all_metrics), float("nan"))
-        return none | {name: score.value for name, score in made.scores.items()}
+        none = dict.fromkeys(map(self.name, self.config.all_metrics), Score(float("nan")))
+        return none | made.scores
 
     def name(self, metric: Metric) -> str:
         """Return the stored name of `metric` under this protocol."""
@@ -418,7 +422,8 @@ class Evaluator:
 
     def protocol(self) -> dict[str, dict[str, Any]]:
         """Return stored name -> everything that a reader needs to compare the score."""
-        floor = self.floor()
+        floor = self.floor_scores()
+        dimension = self.config.features.dimension(self.dataset)
         return {
             self.name(m): {
                 "metric": m.to_dict(),
@@ -430,11 +435,13 @@ class Evaluator:
                 "n_generated": self.config.samples,
                 "n_real": len(self.real.features),
                 "n_floor": self.config.size(self.dataset),
+                "n_needed": m.samples_needed(dimension),
                 "split": self.split,
                 "noise_seed": self.config.noise_seed,
                 "generator": "sampled",
                 "evaluated": "at the end" if m in self.config.final else "at every evaluation",
-                "floor": floor[self.name(m)],
+                "floor": floor[self.name(m)].value,
+                "floor_standard_error": floor[self.name(m)].standard_error,
             }
             for m in self.config.all_metrics
         }

@@ -182,6 +182,9 @@ def classes_kept(bench: Bench) -> list[Step]:
     enough = {k for k, _ in rows} - {
         k for (k, _), found in rows.items() if len(found) < min(bench.n, LEAST)
     }
+    if len(enough) < 2:
+        fewest = min(bench.n, LEAST)
+        raise Unavailable(f"without one of its classes, train has fewer than {fewest} images")
     rows = {key: found for key, found in rows.items() if key[0] in enough}
     n = min(bench.n, *(len(found) for found in rows.values()))
     return [

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ganstudy.gan.config import SINGLE, TrainConfig, at
 from ganstudy.gan.losses import Loss
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
+from ganstudy.measure.readers import NETWORK_READERS
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
 from ganstudy.study.arm import Arm
@@ -29,6 +31,7 @@ from ganstudy.study.plan import Planned, planned
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
+from ganstudy.study.score_validity import ScoreFacts
 from ganstudy.study.space import condition_of, same
 from ganstudy.study.spec import StudySpec, parse_study
 from ganstudy.study.stopping import Stopping
@@ -252,6 +255,31 @@ def notes(spec: StudySpec, trials: Iterable[Planned] | None = None) -> list[str]
     if spec.design.sampler == "tpe":
         return said
     return [*said, *_repetitions(spec, planned(spec) if trials is None else trials)]
+
+
+def score_facts(spec: StudySpec) -> ScoreFacts:
+    """Collect what is known of the primary score before the first trial; trains nothing.
+
+    Of a classifier that another study has trained on the same data, its accuracy.
+    """
+    measure, data = spec.measure, spec.dataset
+    metric, network = measure.metrics[0], measure.features
+    dimension = network.dimension(data)
+    facts = ScoreFacts(
+        name=measure.primary,
+        minimize=measure.primary_score.minimize,
+        network=network.name,
+        n=measure.size(data),
+        dimension=dimension,
+        n_needed=metric.samples_needed(dimension),
+    )
+    labels = data.labels("train")
+    if metric.reads not in NETWORK_READERS or not network.own_classes or labels is None:
+        return facts
+    held_out = network.known_facts(data).get("held_out", {})
+    updates = None if held_out else network.training_updates(data)
+    classes = len(labels.unique())
+    return replace(facts, held_out=held_out, classes=classes, updates=updates)
 
 
 def _first_looks(spec: StudySpec, stopping: Stopping) -> Iterator[str]:

@@ -34,6 +34,7 @@ from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed, rejudged
 from ganstudy.study.plan import DEFAULT_CONFIG, plan
 from ganstudy.study.plan import trial as build_trial
+from ganstudy.study.score_validity import find_doubts, recorded_facts, warning_text
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep import local
 from ganstudy.sweep.recorder import Recorder
@@ -115,9 +116,17 @@ class Run:
         """Run the trials of `source`, compacting and tracking in the background."""
         with self.phase("prepare"):
             prepare(self.spec, self.folder)
+        if len(source):
+            self._warn_of_score(display)
         self.recorder.say = display.say
         with self.phase("execute"), self.recorder:
             self._execute(display, source)
+
+    def _warn_of_score(self, display: Display) -> None:
+        """Say what is known against the primary score before trials take their time."""
+        facts = recorded_facts(self.folder.read_json("protocol.json"))
+        if doubts := warning_text(facts.name, find_doubts(facts)):
+            display.say(f"warning: {doubts}")
 
     def _execute(self, display: Display, source: Source) -> None:
         if not len(source):

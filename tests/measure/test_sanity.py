@@ -181,6 +181,12 @@ def test_data_without_classes_have_no_experiment_of_classes(dataset, message):
         classes_kept(bench(dataset, "diversity", samples=60))
 
 
+def test_classes_too_small_to_leave_one_out_have_no_experiment_of_classes():
+    """One level has no order: every score would be said not to see missing classes."""
+    with pytest.raises(Unavailable, match="train has fewer than 200 images"):
+        classes_kept(bench("ring", "kernel_distance", samples=200, train=210))
+
+
 def test_metrics_that_ask_for_training_images_take_no_part():
     config = measure("memorization", "kernel_distance", samples=60)
     kept = Bench(config, DATASETS.build("ring"), None, repeats=1).judge.config.metrics

@@ -89,6 +89,14 @@ class FeatureNetwork(Component, ABC):
                 f"use the features {' or '.join(heads)}"
             )
 
+    def known_facts(self, dataset: Dataset) -> dict[str, Any]:
+        """Return an extractor's `facts` as far as they are known without training anything."""
+        return {}
+
+    def training_updates(self, dataset: Dataset) -> int | None:
+        """Return how many updates train this network on `dataset`, None where none does."""
+        return None
+
     @abstractmethod
     def extractor(self, dataset: Dataset, cache: Path | None = None) -> Extractor:
         """Return the network, trained first where it must be; weights are kept in `cache`."""

@@ -68,13 +68,22 @@ def cached(name: str, folder: Path | None, make: Callable[[], Content]) -> Conte
     Raises:
         OSError: If `folder` cannot be written. A user's cache that cannot costs only time.
     """
-    shared = cache_folder() / "features" / name
+    shared = _in_user_cache(name)
     in_cache = partial(_from, shared, make, must_keep=False)
     if folder is not None and is_remote(folder):
         return _fetched(folder / name, in_cache)
     if folder is None or (folder / name).absolute() == shared:
         return in_cache()
     return _from(folder / name, in_cache, must_keep=True)
+
+
+def read_user_cache(name: str) -> Content | None:
+    """Read a file of the user's cache; None where it is missing or damaged."""
+    return _whole(_in_user_cache(name))
+
+
+def _in_user_cache(name: str) -> Path:
+    return cache_folder() / "features" / name
 
 
 def _fetched(place: Path, make: Callable[[], Content]) -> Content:

@@ -193,6 +193,10 @@ class Metric(Component, ABC):
     def check_size(self, n: int, dimension: int) -> None:
         """Raise ValueError where n samples of `dimension` features are too few to be told of."""
 
+    def samples_needed(self, dimension: int) -> int | None:
+        """Return the fewest samples that carry a score of `dimension` features, None if any do."""
+        return None
+
     def remark(self, n: int, dimension: int) -> str | None:
         """Return what a reader must know of a score that was insisted on, None if nothing."""
         return None

@@ -300,8 +300,11 @@ class GaussianMetric(Metric):
     insist: bool = False
     """Score even where samples are too few for their dimension, which the report then says."""
 
+    def samples_needed(self, dimension: int) -> int:
+        return self.times * dimension
+
     def check_size(self, n: int, dimension: int) -> None:
-        needed = self.times * dimension
+        needed = self.samples_needed(dimension)
         if n < needed and not self.insist:
             raise ValueError(
                 f"{self.fault} at n = {n} samples of {dimension} features (it needs n >= "
@@ -310,7 +313,7 @@ class GaussianMetric(Metric):
             )
 
     def remark(self, n: int, dimension: int) -> str | None:
-        if n >= self.times * dimension:
+        if n >= self.samples_needed(dimension):
             return None
         return (
             f"{self.name} of {n} samples of {dimension} features {self.fault} "
