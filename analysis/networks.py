@@ -16,8 +16,9 @@ from analysis.page import Figure, Part, Section, Table
 from analysis.sanity import agreed, rank_agreement
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import common_extent, layout, score_axis
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
 from analysis.trade_offs import MOST_DRAWN, add_runs, scored, thinned
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 
 DISTANCES = frozenset({"frechet_distance", "frechet_infinity", "kernel_distance"})
 FEWEST, FEWEST_DRAWN = 4, 8
