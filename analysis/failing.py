@@ -369,8 +369,8 @@ def _log_rank_part(data: Sequence[Lasting], key: str, what: str, sound: bool) ->
 def timeline_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return every event of the counted trials but recoveries.
 
-    Columns: arm, kind, trial_id, onset, share. `share` is the onset as a share of the trial's budget; of the arm's longest trial where no
-    budget is known.
+    Columns: arm, kind, trial_id, onset, share. `share` is the onset as a share of the trial's
+    budget; of the arm's longest trial where no budget is known.
     """
     events = failure_events(study)
     frames = []

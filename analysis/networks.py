@@ -218,10 +218,13 @@ def _network_part(study: Study, other: str) -> Part:
     rows = runs.dropna().rename(columns={study.primary: "x", other: "y"})
     missing = len(runs) - len(rows)
     if rows.empty:
-        return f"No run has both {study.primary} and {other}: {missing} failed."
+        return (
+            f"No run has both {study.primary} and {other}: {missing} failed or lack one of them."
+        )
     reading = (
         f"One mark a run, at the checkpoint that {study.primary} chose. A score that hangs on "
-        f"its feature network scatters. n = {len(rows)}; {missing} more failed."
+        f"its feature network scatters. n = {len(rows)}; {missing} more failed or lack one of the "
+        f"two scores."
     )
     if len(rows) > MOST_DRAWN:
         reading += f" Drawn are {MOST_DRAWN}, evenly over the ranks."

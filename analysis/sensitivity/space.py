@@ -162,7 +162,7 @@ def sample(study: Study, arm: str) -> Sample:
     scores = score_configs(trials["config_id"], trials["score"])
     positions = {p.key: p.positions(first[p.column]) for p in parameters}
     swept = [p for p in parameters if np.isfinite(positions[p.key]).any()]
-    return Sample(arm, list(scores.index), swept, positions, scores.to_numpy(dtype=np.float64))
+    return Sample(arm, list(scores.index), swept, positions, np.asarray(scores, np.float64))
 
 
 def samples(study: Study) -> dict[str, Sample]:

@@ -122,6 +122,8 @@ def select_outcomes(trials: pd.DataFrame, pruner: str | None) -> pd.DataFrame:
 
 def find_lasting(events: pd.DataFrame, kinds: Collection[str]) -> pd.Index[Any]:
     """Return the trials that ended while an event of these kinds lasted."""
+    if not kinds:
+        return pd.Index([], dtype=object)
     lasting = events["kind"].isin(list(kinds)) & events["ended"].isna()
     return pd.Index(events["trial_id"][lasting].unique(), dtype=object)
 

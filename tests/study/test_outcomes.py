@@ -31,7 +31,13 @@ from ganstudy.records import (
 )
 from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
-from ganstudy.study.outcomes import rank_configs, score_configs, select_median_trial
+from ganstudy.study.outcomes import (
+    rank_configs,
+    score_configs,
+    select_candidates,
+    select_counted,
+    select_median_trial,
+)
 from ganstudy.study.replicate import Replicate, best_configs
 from ganstudy.study.spec import StudySpec, parse_study
 from ganstudy.sweep.driver import Run, best_trials, pending
@@ -183,6 +189,17 @@ def test_the_better_of_the_middle_two_seeds_stands_for_an_even_number():
 def test_of_equal_configs_the_first_by_name_ranks_first_and_failed_ones_do_not_rank():
     trials = pd.DataFrame({"config_id": ["c02", "c01", "c00"], "score": [4.0, 4.0, INF]})
     assert rank_configs(trials).index.tolist() == ["c01", "c02"]
+
+
+def test_where_configs_are_repeated_the_first_is_shown_and_all_compete_for_a_next_study():
+    outcomes = pd.DataFrame(
+        {"config_id": ["default", "c01", "c02"], "result_hash": None, "score": [3.0, 2.0, 1.0]}
+    )
+    repeated = ["default", "c01"]  # chosen beforehand, in this order
+    assert select_counted(outcomes, repeated)["config_id"].tolist() == ["default"]
+    assert rank_configs(select_candidates(outcomes, repeated)).index.tolist() == ["c01", "default"]
+    assert select_candidates(outcomes)["config_id"].tolist() == ["c01", "c02"]
+    assert select_counted(outcomes, []).empty
 
 
 STATUSES = [*TrialStatus]
