@@ -15,6 +15,7 @@ from analysis.statistics import Estimate
 from analysis.tables import Study
 from analysis.verdict import verdict
 from ganstudy.records import EVENTS, TrialStatus
+from ganstudy.study.outcomes import describe_failure
 
 
 class Summary(NamedTuple):
@@ -69,10 +70,7 @@ def independent_runs(trials: pd.DataFrame, study: Study) -> bool:
 
 def what_fails(study: Study) -> str:
     """Return when a trial of this study counts as failed, as an ending of "a trial failed if"."""
-    told = "it diverged, an event stopped it, or it has no finite score"
-    if kinds := study.judgement.failures:
-        told += f"; so did one that ended while an event of these kinds lasted: {', '.join(kinds)}"
-    return told
+    return describe_failure(study.judgement.failures)
 
 
 def failures_positive(rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +183,8 @@ def section(study: Study) -> Section | None:
         f"Median and best over {study.unit}s are of {study.primary} ({better} is better; real "
         f"images against real ones: {number(study.floor)}), each trial by its "
         f"{study.score_rule.checkpoint} checkpoint on the select split. On report: one "
-        f"generator of the arm's best configuration (of its seeds the lower median), at its best "
+        f"generator of the arm's best configuration (the seed at the median; of an even number "
+        f"the better of the middle two), at its {study.score_rule.checkpoint} "
         f"checkpoint, again{also} against images that chose nothing. Brackets: 95 % intervals, "
         f"[none] where there is none: so few, draws that are not independent, or shares of trials "
         f"of which "

@@ -16,7 +16,8 @@ from analysis.arms import failures_positive, interval, signed
 from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.statistics import Estimate
 from analysis.style import Style, layout, score_axis, style
-from analysis.tables import ScoreRule, Study
+from analysis.tables import Study
+from ganstudy.study.outcomes import ScoreRule
 
 TOLD_K = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Budgets in the table."""

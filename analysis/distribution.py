@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 
 from analysis.page import Figure, Section
 from analysis.style import evenly, failure_lane, layout, level, score_axis, style
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
 from analysis.trials import event_kinds, hover_texts
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 
 MOST_DRAWN = 400
 """Marks an arm; of more, evenly many of every rank are drawn, the best and all defaults always."""

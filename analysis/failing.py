@@ -17,8 +17,9 @@ from analysis.arms import failure_rate, independent_runs, what_fails
 from analysis.page import Figure, Part, Section, Table, number
 from analysis.sensitivity.space import samples
 from analysis.style import evenly, layout, style
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
 from ganstudy.records import RECOVERY, TrialStatus
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 
 COLLAPSE = "mode_collapse"
 ENDED, HAD = "ended", "had"
@@ -50,9 +51,9 @@ def section(study: Study) -> Section | None:
 
 def _introduction(study: Study) -> str:
     told = (
-        f"A trial failed if {what_fails(study)}. Many events do not end a trial; they are "
-        "counted beside, a trial once a kind. Intervals are of 95 %: Clopper-Pearson's below 50 "
-        "trials, Wilson's from there on."
+        f"A trial failed if {what_fails(study)}. An event alone is no failure: trials "
+        "with an event are counted beside, a trial once a kind. Intervals are of 95 %: "
+        "Clopper-Pearson's below 50 trials, Wilson's from there on."
     )
     if not study.independent:
         told += " Trials of this design are no independent draws: shares have no interval."
@@ -65,7 +66,7 @@ def _introduction(study: Study) -> str:
 
 
 def failure_events(study: Study) -> pd.DataFrame:
-    """Return all events that are failures: a recovery is none."""
+    """Return all events but recoveries; whether a trial failed is the comparison rule's matter."""
     events = study.results.events
     return events[events["kind"] != RECOVERY]
 
@@ -192,8 +193,8 @@ def lasting_data(study: Study, kind: str | None) -> list[Lasting]:
 
     Args:
         study: Its trials at drawn configurations.
-        kind: Of the event; None for the first failure of any kind, and then a divergence that no
-            event tells of happens at the trial's last update.
+        kind: Of the event; None for the first event of any kind but a recovery, and then a
+            divergence that no event tells of happens at the trial's last update.
     """
     events = failure_events(study)
     if kind is not None:
@@ -240,7 +241,7 @@ def _survival_parts(study: Study) -> list[Part]:
     sound = all(independent_runs(study.counted(arm), study) for arm in study.arms)
     for kind, key, what in (
         (COLLAPSE, "survival-collapse", "mode collapse"),
-        (None, "survival-any", "the first failure event"),
+        (None, "survival-any", "the first event of any kind"),
     ):
         data = lasting_data(study, kind)
         if not any(lasting.observed.any() for lasting in data):
@@ -305,6 +306,12 @@ def _survival_figure(
     )
     if key == "survival-collapse":
         reading += " A trial that diverged counts up to there."
+    else:
+        reading += (
+            " Counted are trials with an event (recoveries aside) or a divergence, not trials "
+            "that failed: an event that passed, or of a kind that the comparison rule does not "
+            "name, fails no trial."
+        )
     columns = ["arm", "time", "survival", "low", "high", "at_risk", "events"]
     rows = pd.concat(curves, ignore_index=True)[columns]
     return Figure(key, f"Survival to {what}", reading, figure, rows)
@@ -360,10 +367,10 @@ def _log_rank_part(data: Sequence[Lasting], key: str, what: str, sound: bool) ->
 
 
 def timeline_data(study: Study, counted: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return every failure event of the counted trials: arm, kind, trial_id, onset, share.
+    """Return every event of the counted trials but recoveries.
 
-    `share` is the onset as a share of the trial's budget; of the arm's longest trial where no
-    budget is known.
+    Columns: arm, kind, trial_id, onset, share. `share` is the onset as a share of the trial's
+    budget; of the arm's longest trial where no budget is known.
     """
     events = failure_events(study)
     frames = []
@@ -411,7 +418,7 @@ def timeline_figure(data: pd.DataFrame, arms: Sequence[str]) -> Figure:
     )
     reading = (
         "Where in training each event began; in brackets how many there were. A trial may have "
-        "several, also of a kind; recoveries are no failures and not shown."
+        "several, also of a kind; recoveries are not shown."
     )
     if len(drawn) < len(data):
         reading += f" Drawn are {len(drawn)} of {len(data)}, evenly picked."

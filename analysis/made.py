@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from analysis import seeds
 from analysis.page import NONE, Part, Section, Table, number
 from analysis.reported import what_is_better
 from analysis.tables import Study
@@ -32,10 +32,10 @@ def searched(study: Study) -> Section | None:
     """Return what was run: the components with their formulas, and the search space."""
     parts: list[Part] = [*_component_tables(study)]
     space = pd.DataFrame(
-        _parameter_rows(study), columns=["arm", "key", "drawn from", "best trial"]
+        _parameter_rows(study), columns=["arm", "key", "drawn from", "best configuration"]
     )
     if len(space):
-        reading = "What was drawn, from where, and the value of each arm's best trial."
+        reading = "What was drawn, from where, and the value in each arm's best configuration."
         parts.append(Table("space", "Search space", reading, space))
     return Section("parameters", "What was run, and what was searched", parts) if parts else None
 
@@ -173,13 +173,12 @@ def _smaller_floor(how: Mapping[str, Any]) -> str:
 
 
 def _parameter_rows(study: Study) -> list[tuple[str, str, str, str]]:
-    """Return arm, swept parameter, its range and the value of the arm's best trial."""
+    """Return arm, swept parameter, its range and the value in the arm's best configuration."""
     rows = []
     for arm in study.arms:
-        trials = study.counted(arm)
-        ranked = trials[np.isfinite(trials["score"])].sort_values("score", kind="stable")
+        best_trials = seeds.best_trials(study, arm)
         for key, drawn in study.settings["arms"][arm].get("space", {}).items():
-            best = ranked.iloc[0].get(f"param.{key}") if len(ranked) else None
+            best = best_trials.iloc[0].get(f"param.{key}") if len(best_trials) else None
             shown = f"{best:.3g}" if isinstance(best, float) else str(best)
             told = NONE if best is None else shown
             rows.append((arm, key, json.dumps(drawn) if drawn else NONE, told))

@@ -16,8 +16,9 @@ from analysis.page import Figure, Part, Section, Table
 from analysis.sanity import agreed, rank_agreement
 from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import common_extent, layout, score_axis
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
 from analysis.trade_offs import MOST_DRAWN, add_runs, scored, thinned
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 
 DISTANCES = frozenset({"frechet_distance", "frechet_infinity", "kernel_distance"})
 FEWEST, FEWEST_DRAWN = 4, 8
@@ -217,10 +218,13 @@ def _network_part(study: Study, other: str) -> Part:
     rows = runs.dropna().rename(columns={study.primary: "x", other: "y"})
     missing = len(runs) - len(rows)
     if rows.empty:
-        return f"No run has both {study.primary} and {other}: {missing} failed."
+        return (
+            f"No run has both {study.primary} and {other}: {missing} failed or lack one of them."
+        )
     reading = (
         f"One mark a run, at the checkpoint that {study.primary} chose. A score that hangs on "
-        f"its feature network scatters. n = {len(rows)}; {missing} more failed."
+        f"its feature network scatters. n = {len(rows)}; {missing} more failed or lack one of the "
+        f"two scores."
     )
     if len(rows) > MOST_DRAWN:
         reading += f" Drawn are {MOST_DRAWN}, evenly over the ranks."

@@ -120,12 +120,15 @@ def _seed_table(study: Study) -> Table | str:
 def split_choices(study: Study) -> pd.DataFrame:
     """Return, by arm, its best generator's primary score on select and on report.
 
+    On select by the checkpoint that the study's rule names, whose generator the driver scores on
+    report.
+
     Columns: arm, trial_id, select, select_se, report, report_se, difference, ratio; errors NaN
     where they are not known. Empty where nothing was told on report.
     """
     reported = study.results.reported
     told = reported[reported["name"] == study.primary]
-    column = f"best.{study.primary}"
+    column = f"{study.score_rule.checkpoint}.{study.primary}"
     trials = study.results.trials.drop_duplicates("trial_id").set_index("trial_id")
     if column not in trials:
         told = told.iloc[:0]
@@ -238,7 +241,8 @@ def _checkpoint_table(study: Study) -> Table | str:
     reading = (
         f"{study.primary} at the end of training against the best checkpoint, by the median over "
         f"{study.unit}s{exact}. The best of many noisy evaluations looks good by chance "
-        f"too, the more the more there were. Left out: trials that failed."
+        f"too, the more the more there were. Left out: trials that failed, or have no score at "
+        f"one of the two."
     )
     return Table("optimism-checkpoint", "Best checkpoint, last checkpoint", reading, data, shown)
 

@@ -141,9 +141,11 @@ def section(study: Study) -> Section | None:
     rows = score_rows(study)
     if not rows:
         return None
+    how = {"best": "its best checkpoint on select", "last": "its last checkpoint"}
     reading = (
-        "Each arm's best trial again, its checkpoint chosen on select, against images of the "
-        "report split that chose nothing. ±: one standard error over samples of that one "
+        f"One trial of each arm's best configuration again (the seed at the median), by "
+        f"{how[study.score_rule.checkpoint]}, against images of the report split that chose "
+        "nothing. ±: one standard error over samples of that one "
         "generator (docs/measures.md says of which), not over training runs. Floor: real images "
         "against real ones."
     )

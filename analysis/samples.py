@@ -90,8 +90,9 @@ def section(study: Study) -> Section | None:
     if not any(gallery.pictures for gallery in galleries):
         return None
     how = (
-        f"The same latents for every trial. Best and median are by the score of the "
-        f"{study.score_rule.checkpoint} checkpoint, and show it; any other trial shows its last "
-        "state."
+        f"The same latents for every trial. Best and lower median are single trials, ranked by "
+        f"the score of the {study.score_rule.checkpoint} checkpoint, and show it; any other trial "
+        "shows its last state. Where configurations have several seeds, the best trial need not "
+        "be of the arm's best configuration."
     )
     return Section("samples", "Samples", [how, *galleries])

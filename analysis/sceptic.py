@@ -24,9 +24,10 @@ from analysis.page import NONE, Figure, Part, Section, Table, number
 from analysis.sensitivity import edges
 from analysis.statistics import Estimate
 from analysis.style import layout
-from analysis.tables import ScoreRule, Study
+from analysis.tables import Study
 from analysis.verdict import ALPHA, compared
 from ganstudy.records import RECOVERY, judgement_hash
+from ganstudy.study.outcomes import ScoreRule
 
 SHUFFLES = 999
 

@@ -19,6 +19,7 @@ from analysis.statistics import CONFIDENCE, Estimate
 from analysis.style import failure_lane, layout, level, score_axis, style
 from analysis.tables import Study
 from analysis.trials import hover_texts, parameter_texts
+from ganstudy.study.outcomes import rank_configs
 
 TITLE = "What another seed would give"
 ONE_SEED = (
@@ -67,10 +68,8 @@ def best_trials(study: Study, arm: str) -> pd.DataFrame:
     trials = study.counted(arm)
     if study.unit == "seed" or trials.empty:
         return trials
-    scores = study.unit_scores(arm)
-    if not np.isfinite(scores).any():
-        return trials.iloc[:0]
-    return trials[trials["config_id"] == scores.idxmin()]
+    ranked = rank_configs(trials)
+    return trials[trials["config_id"].isin(ranked.index[:1])]
 
 
 def best_configs(study: Study) -> list[BestConfig]:

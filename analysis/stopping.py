@@ -60,6 +60,7 @@ class Run:
         seconds_at: Seconds since the trial's begin at the last record of such an update.
         evaluation: Seconds of an evaluation, the median of the trial's own.
         broken: Whether it ended with a value that is not finite.
+        failed: Whether it failed by the study's comparison rule.
         detected: Kind of event -> update at which the first of it was detected.
         reports: Update -> score that a scheduler would have been told, ascending.
     """
@@ -77,6 +78,7 @@ class Run:
     seconds_at: Floats
     evaluation: float
     broken: bool
+    failed: bool
     detected: Mapping[str, int]
     reports: Mapping[int, float]
 
@@ -113,12 +115,12 @@ class Run:
         return self.clock(stop) + (0.0 if evaluated else self.evaluation)
 
     def best(self, stop: int | None = None) -> float:
-        """Return the best score up to the stop; a run that ends broken has none.
+        """Return the best score up to the stop; a run that fails has none.
 
         The last evaluation that a stop brings is not known where the run had none there: then
         this is an upper bound.
         """
-        if self.broken:
+        if self.failed:
             return math.inf
         seen = len(self.scores) if stop is None else self.updates.searchsorted(stop, "right")
         return float(self._best_so_far[seen - 1])
@@ -172,7 +174,7 @@ def recorded_runs(study: Study) -> list[Run]:
         # Of a generator that is not finite a probe records no score.
         updates = [of.told[trial][0] for trial in whole["trial_id"] if trial in of.told]
         due = np.unique(np.concatenate([*updates, np.zeros(0, np.int64)]))
-        columns = ("trial_id", "config_id", "seed", "status")
+        columns = ("trial_id", "config_id", "seed", "status", "score")
         runs += [
             _run(study, of, arm, row, row[0] in counted, due[due > 0])
             for row in zip(*(whole[name].tolist() for name in columns), strict=True)
@@ -255,11 +257,11 @@ def _run(
     study: Study,
     of: _Recorded,
     arm: str,
-    row: tuple[str, str, int, str],
+    row: tuple[str, str, int, str, float],
     counted: bool,
     due: NDArray[np.int64],
 ) -> Run:
-    trial_id, config_id, seed, status = row
+    trial_id, config_id, seed, status, score = row
     updates, values = of.scores[trial_id]
     badness, spread = _badness(values, _at(updates, of.errors.get(trial_id), 0.0), study.sign)
     ticks, last, before = of.clock[trial_id]
@@ -278,6 +280,7 @@ def _run(
         seconds_at=last,
         evaluation=_evaluation_seconds((last - before)[np.isin(ticks, updates[1:])]),
         broken=status == TrialStatus.DIVERGED,
+        failed=math.isinf(score),
         detected=of.detected.get(trial_id, {}),
         reports=dict(
             zip(due.tolist(), np.where(np.isfinite(told), told, math.inf).tolist(), strict=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,16 +32,19 @@ from ganstudy.records import (
     REPORTED,
     SANITY,
     SCHEMAS,
-    TIME_LIMIT,
     TRIALS,
-    TrialStatus,
 )
 from ganstudy.storage import is_remote, read_bytes
+from ganstudy.study.outcomes import (
+    OutcomeRule,
+    ScoreRule,
+    find_lasting,
+    is_pruned,
+    score_configs,
+    score_trials,
+    select_counted,
+)
 
-DEFAULT_CONFIG = "default"
-FAILURES = frozenset({TrialStatus.DIVERGED, TrialStatus.STOPPED})
-"""Ways of ending that are failures of the arm."""
-OUTCOMES = frozenset({TrialStatus.COMPLETED, *FAILURES})
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
 PART = 2**18
@@ -224,25 +226,6 @@ def judgement_of(settings: Mapping[str, Any], place: str) -> Judgement:
 
 
 @dataclass(frozen=True)
-class ScoreRule:
-    """How a trial becomes one number, lower is better, +inf for a failure.
-
-    Attributes:
-        score: Stored name of the score.
-        sign: 1 where lower is better, -1 where higher is.
-        checkpoint: "best" or "last".
-        keep_stopped: Whether a trial that an event stopped counts by its checkpoint so far.
-        failures: Kinds of event that make a trial a failure if they last to its end.
-    """
-
-    score: str
-    sign: int = 1
-    checkpoint: str = "best"
-    keep_stopped: bool = False
-    failures: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Study:
     """One study as recorded: its tables and how it was made.
 
@@ -360,7 +343,7 @@ class Study:
     @property
     def rule(self) -> str | None:
         """Name of the rule by which trials were stopped within their arm, None without one."""
-        return next(iter(self.settings.get("stopping") or {}), None)
+        return self.outcome_rule.pruner
 
     @property
     def adaptive(self) -> bool:
@@ -375,10 +358,12 @@ class Study:
     @property
     def score_rule(self) -> ScoreRule:
         """The rule that the study is judged by."""
-        judged = self.judgement
-        return ScoreRule(
-            self.primary, self.sign, judged.checkpoint, failures=judged.failures
-        )  # fmt: skip
+        return self.outcome_rule.score
+
+    @cached_property
+    def outcome_rule(self) -> OutcomeRule:
+        """The rule that driver, `replicate` and report share: which trials count, and how."""
+        return OutcomeRule.from_settings(self.settings, self.primary, minimize=self.sign == 1)
 
     @cached_property
     def primary_points(self) -> pd.DataFrame:
@@ -387,8 +372,7 @@ class Study:
 
     def pruned(self, trials: pd.DataFrame) -> pd.Series[bool]:
         """Return which of `trials` the study's rule or its clock stopped: no outcome of theirs."""
-        reasons = trials["reason"].isin([self.rule, TIME_LIMIT])
-        return (trials["status"] == TrialStatus.STOPPED) & reasons
+        return is_pruned(trials, self.rule)
 
     @cached_property
     def _counted(self) -> dict[str, pd.DataFrame]:
@@ -407,11 +391,7 @@ class Study:
         Trials that are not finished, that failed through our fault, or that were stopped because
         others did better or their time was up, are no outcome of their arm.
         """
-        trials = self.results.trials
-        chosen = trials["status"].isin(list(OUTCOMES)) & ~self.pruned(trials)
-        outcomes = trials[chosen].copy()
-        outcomes["score"] = self.scores(outcomes)
-        return outcomes
+        return self.outcome_rule.score_outcomes(self.results.trials, self.results.events)
 
     @cached_property
     def _by_arm(self) -> dict[str, pd.DataFrame]:
@@ -428,27 +408,10 @@ class Study:
         stopped, or an arm would gain by collapsing early, unless the rule keeps it.
         """
         rule = rule or self.score_rule
-        column = f"{rule.checkpoint}.{rule.score}"
-        if column not in trials:
-            return pd.Series(math.inf, index=trials.index)
-        values = rule.sign * trials[column].astype(float)
-        failing = {TrialStatus.DIVERGED} if rule.keep_stopped else FAILURES
-        failed = trials["status"].isin(list(failing)) | ~np.isfinite(values)
-        return values.mask(failed | self._hurt(trials, rule.failures), math.inf)
-
-    def _hurt(self, trials: pd.DataFrame, kinds: Collection[str]) -> pd.Series[bool]:
-        """Return which trials ended while an event of these kinds lasted."""
-        if not kinds:
-            return pd.Series(False, index=trials.index)
-        key = tuple(sorted(kinds))
+        key = tuple(sorted(rule.failures))
         if key not in self._lasting:
-            events = self.results.events
-            lasting = events["kind"].isin(key) & events["ended"].isna()
-            self._lasting[key] = pd.Index(events["trial_id"][lasting].unique(), dtype=object)
-        ids = pd.Index(trials["trial_id"].to_numpy(dtype=object))
-        hurt: pd.Series[bool] = pd.Series(False, index=trials.index)
-        hurt[:] = self._lasting[key].get_indexer(ids) >= 0
-        return hurt
+            self._lasting[key] = find_lasting(self.results.events, key)
+        return score_trials(trials, rule, self._lasting[key])
 
     @cached_property
     def _lasting(self) -> dict[tuple[str, ...], pd.Index[Any]]:
@@ -458,13 +421,7 @@ class Study:
     @property
     def unit(self) -> str:
         """What one score of an arm is of: a configuration, or a seed of a repeated one."""
-        return "seed" if self._repeated else "configuration"
-
-    @property
-    def _repeated(self) -> dict[str, dict[str, Any]]:
-        """Arm -> its repeated configs, best first; empty in other studies."""
-        replicate = self.settings.get("replicate") or {}
-        return dict(replicate.get("configs") or {})
+        return "seed" if self.outcome_rule.repeated else "configuration"
 
     def counted(self, arm: str) -> pd.DataFrame:
         """Return the arm's trials that its scores are of, a run that was made twice once.
@@ -473,19 +430,9 @@ class Study:
         the arm's best one, which may well be its defaults.
         """
         if arm not in self._counted:
-            self._counted[arm] = self._choose(arm)
+            repeated = self.outcome_rule.repeated_by(arm)
+            self._counted[arm] = select_counted(self.trials(arm), repeated)
         return self._counted[arm]
-
-    def _choose(self, arm: str) -> pd.DataFrame:
-        trials = self.trials(arm)
-        if self._repeated:
-            mine = trials["config_id"] == next(iter(self._repeated.get(arm, ())), None)
-        else:
-            mine = trials["config_id"] != DEFAULT_CONFIG
-        chosen = trials[mine]
-        # A run of another system has no hash, and is no other run's copy.
-        again = chosen["result_hash"].duplicated() & chosen["result_hash"].notna()
-        return chosen[~again]
 
     def unit_scores(self, arm: str, rule: ScoreRule | None = None) -> pd.Series[float]:
         """Return one score per unit: config -> median over seeds, or seed -> score."""
@@ -496,9 +443,8 @@ class Study:
 
     def _score_units(self, arm: str, rule: ScoreRule) -> pd.Series[float]:
         trials = self.counted(arm)
-        units = trials["seed" if self._repeated else "config_id"]
-        series = pd.Series(self.scores(trials, rule).to_numpy(), index=units, dtype=float)
-        return series.groupby(level=0).median().sort_index()
+        units = trials["seed" if self.unit == "seed" else "config_id"]
+        return score_configs(units, self.scores(trials, rule))
 
     def kept(self) -> ScoreRule:
         """Return the rule by which a trial that an event stopped counts by its checkpoint."""

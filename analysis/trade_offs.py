@@ -125,7 +125,8 @@ def trade_off_figure(data: TradeOff, arms: Sequence[str]) -> go.Figure:
     )
     n = data.rows["arm"].value_counts()
     names = {
-        arm: f"{arm} (n = {n.get(arm, 0)}, {data.missing.get(arm, 0)} failed)" for arm in arms
+        arm: f"{arm} (n = {n.get(arm, 0)}, {data.missing.get(arm, 0)} failed or unscored)"
+        for arm in arms
     }
     add_runs(figure, thinned(data.rows), arms, names)
     figure.update_layout(
@@ -175,12 +176,12 @@ def _trade_off(study: Study, y: str, x: str) -> Part:
         return f"The table of trials has no column of {y} or of {x}."
     missing = sum(data.missing.values())
     if data.rows.empty:
-        return f"No run has both {y} and {x}: {missing} failed."
+        return f"No run has both {y} and {x}: {missing} failed or lack one of them."
     reading = (
         "One mark a run, at the checkpoint that the primary score chose: up is more faithful, "
         "right is more varied. Ringed and joined: the Pareto front, the runs that no other run "
         "of any arm equals in both and beats in one; the best of so many draws, it flatters. "
-        f"n = {len(data.rows)} runs; {missing} more failed and have no place here."
+        f"n = {len(data.rows)} runs; {missing} more failed or lack one of the two scores."
     )
     shown = len(thinned(data.rows))
     if shown < len(data.rows):

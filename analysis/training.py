@@ -195,7 +195,10 @@ def section(study: Study) -> Section | None:
             plot = training_curves_figure(curves, index, study.primary, extent, hovers)
             n, failed = int(counts[arm]), int(np.isinf(study.trials(arm)["score"]).sum())
             drawn = "all drawn" if n <= MOST_DRAWN else f"{len(curves)} drawn, evenly by rank"
-            reading = f"n = {n} trials, {failed} failed; {drawn}."
+            reading = (
+                f"n = {n} trials begun, those at the arm's defaults included, of which {failed} "
+                f"failed; {drawn}."
+            )
             figures.append(Figure(f"training-{arm}", arm, reading, plot, curve_rows(curves)))
     if not figures and not study.outcomes.empty:
         why = f"No evaluation of {study.primary} is recorded, so there are no curves to draw."

@@ -1,7 +1,7 @@
 """The command line: parses, then calls one function each. Heavy modules load inside commands.
 
 Machine output goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 more trials
-failed than the study allows, 2 wrong input, 3 the cluster was lost, 130 interrupted.
+lost to errors than the study allows, 2 wrong input, 3 the cluster was lost, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -439,7 +439,7 @@ def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> 
         raise typer.Exit(INTERRUPTED)
     if outcome.failed > driver.spec.max_failed_trials:
         allowed = driver.spec.max_failed_trials
-        err.print(Text(f"{outcome.failed} trials failed ({allowed} allowed): "
+        err.print(Text(f"{outcome.failed} trials were lost to errors ({allowed} allowed): "
                        f"{outcome.reasons}"), soft_wrap=True)  # fmt: skip
         raise typer.Exit(TOO_MANY_FAILED)
 

@@ -131,10 +131,10 @@ class Display:
             f"{self.before + len(self._ended)} of {self.before + self.trials} trials done, "
             f"{len(self._running)} running, ",
             f"{counts[TrialStatus.DIVERGED]} diverged, ",
-            (f"{failed} failed", "red" if failed else ""),
+            (f"{failed} lost to errors", "red" if failed else ""),
             f" · {duration(time.monotonic() - self._begun)}{self._left()}",
         )
-        table = Table("arm", "done", "running", f"best {self.score} so far")
+        table = Table("arm", "done", "running", f"best {self.score} at any evaluation so far")
         for arm in dict.fromkeys(self._arms.values()):
             mine = [t for t, a in self._arms.items() if a == arm]
             best = self._best.get(arm)

@@ -13,7 +13,8 @@ import torch
 from analysis.statistics import largest_k_with_interval, seeds_for_difference
 from ganstudy.gan.trainer import build_trainer
 from ganstudy.study.arm import Arm
-from ganstudy.study.plan import DEFAULT_CONFIG, Planned
+from ganstudy.study.outcomes import DEFAULT_CONFIG, describe_failure
+from ganstudy.study.plan import Planned
 from ganstudy.study.spec import StudySpec
 
 WARM_UP, TIMED = 2, 8
@@ -138,9 +139,8 @@ def _judged(spec: StudySpec, n: int, largest: int) -> str:
     budget += "with an interval" if rule.k <= largest else "which has no interval"
     if spec.replicate is not None:
         budget = "over the seeds of their chosen configs"
-    failures = "".join(f", or has a {kind} that lasts" for kind in rule.failures)
     return (
         f"arms are judged {budget}, by the {rule.checkpoint} evaluation's "
         f"{spec.measure.primary}; within {100 * rule.margin:g} % they count as equivalent; a "
-        f"trial has failed that diverged or was stopped{failures}"
+        f"trial failed if {describe_failure(rule.failures)}"
     )

@@ -366,5 +366,11 @@ def load_results(folder: str | Path) -> Results:
     return Results(*frames)
 
 
+def read_events(folder: Path) -> pd.DataFrame:
+    """Read the table of events of a study's folder; without one it is empty."""
+    path = folder / EVENTS
+    return (_read(path) if path.exists() else EVENTS_SCHEMA.empty_table()).to_pandas()
+
+
 def _read(path: Path) -> pa.Table:
     return pq.read_table(pa.BufferReader(read_bytes(path)))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ganstudy.records import Event, TrialStatus
-from ganstudy.why import Curve, Difference, Neighbour, Picture, Story, distance, failures
+from ganstudy.why import Curve, Difference, Neighbour, Picture, Story, distance, troubles
 
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 BROKEN = "x"
@@ -90,10 +90,19 @@ def facts(story: Story) -> dict[str, str]:
         "config": f"{identity['config_id']}, seed {identity['seed']}",
         "parameters": params or "none swept: the arm's own settings",
         "status": f"{story.status}: {story.reason}" if story.reason else str(story.status),
+        "outcome": _rule(story),
         "error": story.error if story.error != story.reason else "",
         "trained": _trained(story) if result.started_at == result.started_at else "",
     }
     return {key: value for key, value in told.items() if value}
+
+
+def _rule(story: Story) -> str:
+    """Return whether the trial failed by the comparison rule, nothing where it has not ended."""
+    if story.failed is None:
+        ended = story.status.finished
+        return "not counted: its end is no outcome of its arm" if ended else ""
+    return f"{'failed' if story.failed else 'did not fail'}, by the study's comparison rule"
 
 
 def _trained(story: Story) -> str:
@@ -103,7 +112,7 @@ def _trained(story: Story) -> str:
 
 def verdict(story: Story) -> str:
     """Return in one sentence what happened."""
-    found = failures(story.events)
+    found = troubles(story.events)
     if found:
         first = min(found, key=lambda event: event.onset)
         kinds = dict.fromkeys(event.kind for event in found)
@@ -113,7 +122,7 @@ def verdict(story: Story) -> str:
         return f"{first.kind} from update {first.onset} on{after}."
     match story.status:
         case TrialStatus.COMPLETED:
-            return "Nothing happened: it completed without a failure."
+            return "Nothing happened: it completed without an event."
         case TrialStatus.FAILED:
             return "The program failed, not the training: no event was detected before."
         case TrialStatus.PENDING:
@@ -253,10 +262,12 @@ def neighbour_lines(story: Story) -> list[str]:
 
 def _outcome(story: Story, neighbour: Neighbour) -> str:
     record = neighbour.record
-    kinds = ", ".join(dict.fromkeys(e.kind for e in failures(record.events)))
+    kinds = ", ".join(dict.fromkeys(e.kind for e in troubles(record.events)))
     told = f"{record.result.status}{f' with {kinds}' if kinds else ''}"
-    best = record.values_at(record.result.best_at).get(story.primary)
-    return told if best is None else f"{told}, best {story.primary} {number(best)}"
+    best = story.checkpoint == "best"
+    at = record.result.best_at if best else record.result.discriminator_updates
+    score = record.values_at(at).get(story.primary)
+    return told if score is None else f"{told}, {story.checkpoint} {story.primary} {number(score)}"
 
 
 def _value(value: object) -> str:

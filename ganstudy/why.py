@@ -8,14 +8,23 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ganstudy.records import PROBE_SCORE, RECOVERY, Event, TrialRecord, TrialResult, TrialStatus
+from ganstudy.records import (
+    PROBE_SCORE,
+    RECOVERY,
+    TIME_LIMIT,
+    Event,
+    TrialRecord,
+    TrialResult,
+    TrialStatus,
+)
 from ganstudy.registry import StudyError
 from ganstudy.store import Attempt, StudyFolder, last_line
+from ganstudy.study.outcomes import OUTCOMES, OutcomeRule, score_record
 from ganstudy.study.reading import read_yaml
 from ganstudy.study.space import (
     Distribution,
@@ -107,7 +116,9 @@ class Story:
         primary: Stored name of the study's primary score, empty before anything was measured.
         curves: Its primary score, then its probes', where there are values.
         events: In the order of their onsets.
+        failed: Whether it failed by the study's comparison rule; None where it is no outcome.
         neighbour: Healthy, or failed where the trial is healthy; None where there is none.
+        checkpoint: Which evaluation the comparison rule scores a trial by: "best" or "last".
     """
 
     identity: Mapping[str, Any]
@@ -120,12 +131,14 @@ class Story:
     curves: list[Curve]
     events: Sequence[Event]
     pictures: list[Picture]
+    failed: bool | None
     neighbour: Neighbour | None
+    checkpoint: str = "best"
 
     @property
     def healthy(self) -> bool:
-        """Whether it completed and nothing happened."""
-        return self.status is TrialStatus.COMPLETED and not failures(self.events)
+        """Whether it did not fail and no event was recorded but recoveries."""
+        return self.failed is False and not troubles(self.events)
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -133,19 +146,49 @@ class Story:
         return self.identity["params"]
 
 
-def failures(events: Sequence[Event]) -> list[Event]:
-    """Return the events that are failures."""
+def troubles(events: Iterable[Event]) -> list[Event]:
+    """Return the events but recoveries: none of them alone makes a trial a failure."""
     return [event for event in events if event.kind != RECOVERY]
 
 
-def is_healthy(record: TrialRecord) -> bool:
-    """Whether a trial completed without a failure."""
-    return record.result.status is TrialStatus.COMPLETED and not failures(record.events)
+@dataclass(frozen=True)
+class Fate:
+    """How a trial ended by the study's comparison rule.
 
+    Attributes:
+        failed: Whether it failed; None where its end is no outcome: it has not ended, was lost to
+            an error, or a pruner or the clock stopped it.
+        learned: Whether its score is better than its untrained generator's.
+    """
 
-def is_troubled(record: TrialRecord) -> bool:
-    """Whether a trial diverged or had any other failure of the GAN; ours say nothing of it."""
-    return record.result.status is TrialStatus.DIVERGED or bool(failures(record.events))
+    failed: bool | None
+    learned: bool
+
+    @classmethod
+    def judge(
+        cls, record: TrialRecord, status: TrialStatus, reason: str, rule: OutcomeRule
+    ) -> Fate:
+        """Judge a record.
+
+        Args:
+            record: What the trial recorded.
+            status: How it stands, as the driver says.
+            reason: Why.
+            rule: The study's.
+        """
+        pruned = status is TrialStatus.STOPPED and reason in (rule.pruner, TIME_LIMIT)
+        if status not in OUTCOMES or pruned:
+            return cls(None, learned=False)
+        score = score_record(record, status, rule.score)
+        untrained = rule.score.sign * record.values_at(0).get(rule.score.score, math.inf)
+        # Without a finite first score there is nothing to compare with.
+        learned = not math.isfinite(untrained) or score < untrained
+        return cls(math.isinf(score), learned)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the trial did not fail and learned anything at all."""
+        return self.failed is False and self.learned
 
 
 def resolve(name: str, trial_ids: Sequence[str]) -> str:
@@ -183,8 +226,12 @@ def story(folder: StudyFolder, name: str) -> Story:
     trial = folder.trial(identity["trial_id"])
     attempt, record = trial.latest() or (None, TrialRecord(TrialResult(TrialStatus.PENDING)))
     status, reason = trial.standing(record.result, running=folder.driven())
-    primary = _primary(folder)
-    fits = is_troubled if is_healthy(record) else is_healthy
+    settings, primary = read_yaml(folder.folder / "study.yaml"), _primary(folder)
+    rule = OutcomeRule.from_settings(settings, primary.name, minimize=primary.minimize)
+    fate = Fate.judge(record, status, reason, rule)
+    healthy = fate.failed is False and not troubles(record.events)
+    kinds = {event.kind for event in troubles(record.events) if event.ended is None}
+    wanted = Wanted(rule, healthy=not healthy, without=kinds)
     return Story(
         identity=identity,
         status=status,
@@ -196,7 +243,9 @@ def story(folder: StudyFolder, name: str) -> Story:
         curves=[c for c in (_curve(record, primary), _curve(record, PROBE)) if c.values],
         events=sorted(record.events, key=lambda event: (event.onset, event.detected)),
         pictures=[] if attempt is None else pictures(attempt, record),
-        neighbour=nearest(folder, identity, plan.values(), fits),
+        failed=fate.failed,
+        neighbour=nearest(folder, identity, plan.values(), settings["arms"], wanted),
+        checkpoint=rule.score.checkpoint,
     )
 
 
@@ -231,23 +280,50 @@ def pictures(attempt: Attempt, record: TrialRecord) -> list[Picture]:
     return [Picture(what, attempt.folder / name) for what, name in found if name is not None]
 
 
+class Wanted(NamedTuple):
+    """Which trial is looked for beside another.
+
+    Attributes:
+        rule: By which trials have failed.
+        healthy: Whether it is a healthy one, else one that failed.
+        without: Kinds of event that the other trial ended with: a trial that did not is preferred.
+    """
+
+    rule: OutcomeRule
+    healthy: bool
+    without: Collection[str]
+
+    def fits(self, folder: StudyFolder, trial_id: str, record: TrialRecord) -> bool:
+        """Return whether a trial with this record is such a one."""
+        status, reason = folder.trial(trial_id).standing(record.result, running=True)
+        fate = Fate.judge(record, status, reason, self.rule)
+        return fate.healthy if self.healthy else fate.failed is True
+
+    def shares(self, record: TrialRecord) -> bool:
+        """Return whether it ended with such an event, too."""
+        return any(e.kind in self.without and e.ended is None for e in record.events)
+
+
 def nearest(
     folder: StudyFolder,
     mine: Mapping[str, Any],
     plan: Iterable[Mapping[str, Any]],
-    fits: Callable[[TrialRecord], bool],
+    arms: Mapping[str, Any],
+    wanted: Wanted,
 ) -> Neighbour | None:
-    """Return the trial nearest to `mine` among those that fit, of the same arm if it has any.
+    """Return the trial nearest to `mine` among those that are wanted.
 
-    Records are read from the nearest trial on until one fits: few of them in most studies.
+    One of the same arm comes before all of other arms; within an arm, a healthy one that did not
+    end with the events of `mine` comes before one that did. Records are read from the nearest
+    trial on until one will do: few of them in most studies.
 
     Args:
         folder: The study.
         mine: Row of the plan.
         plan: All rows of the plan.
-        fits: Which records will do.
+        arms: The study's arms, resolved.
+        wanted: Which trial is looked for.
     """
-    arms = read_yaml(folder.folder / "study.yaml")["arms"]
     space = {k: parse_distribution(d) for k, d in arms[mine["arm"]].get("space", {}).items()}
     others = [
         (other["arm"] != mine["arm"], differences(mine["params"], other["params"], space), other)
@@ -255,12 +331,19 @@ def nearest(
         if other["trial_id"] != mine["trial_id"]
     ]
     others.sort(key=lambda found: (found[0], distance(found[1])))
+    second: Neighbour | None = None
     for elsewhere, differing, other in others:
+        if elsewhere and second is not None and second.identity["arm"] == mine["arm"]:
+            break
         latest = folder.trial(other["trial_id"]).latest()
-        if latest is not None and fits(latest[1]):
-            settings = unlike(arms[mine["arm"]], arms[other["arm"]]) if elsewhere else []
-            return Neighbour(other, latest[1], pictures(*latest), differing, settings)
-    return None
+        if latest is None or not wanted.fits(folder, other["trial_id"], latest[1]):
+            continue
+        settings = unlike(arms[mine["arm"]], arms[other["arm"]]) if elsewhere else []
+        found = Neighbour(other, latest[1], pictures(*latest), differing, settings)
+        if not wanted.healthy or not wanted.shares(latest[1]):
+            return found
+        second = second or found
+    return second
 
 
 def distance(differing: Iterable[Difference]) -> float:

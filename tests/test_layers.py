@@ -21,6 +21,8 @@ LAYERS = [
     {"catalog", "reference", "doctor", "preview", "launch", "cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+TORCH_FREE = {"ganstudy.records", "ganstudy.storage", "ganstudy.study.outcomes"}
+"""What the analysis may import of the package."""
 DOORS = {
     "ray": {"ganstudy/sweep/ray_tune"},
     "optuna": {"ganstudy/sweep/search.py", "analysis/sensitivity/importance.py"},

@@ -45,12 +45,13 @@ DIVERGENCE = Event("divergence", 50, 50, 1.0, {"signal": "generator_loss", "valu
 class Made:
     """A study's folder, filled trial by trial as its driver and its trials would."""
 
-    def __init__(self, folder: Path, arms: Sequence[str] = ("gan", "wgan")) -> None:
+    def __init__(self, folder: Path, arms: Sequence[str] = ("gan", "wgan"), **rule: Any) -> None:
         self.study = StudyFolder(folder)
         self.study.create()
         settings = {arm: {"loss": arm, "space": SPACE} for arm in arms}
         with (folder / "study.yaml").open("w") as file:
-            YAML().dump({"study": "made", "arms": settings}, file)
+            comparison = {"failures": ["mode_collapse"]} | rule
+            YAML().dump({"study": "made", "arms": settings, "judgement": comparison}, file)
         self.study.write_json("protocol.json", {"primary": SCORE, "minimize": True})
         self.study.write_plan([])
 
@@ -68,6 +69,7 @@ class Made:
         events: Sequence[Event] = (),
         status: TrialStatus = TrialStatus.COMPLETED,
         best: float = 10.0,
+        untrained: float = 1000.0,
         roles: Sequence[str] = (),
         **params: object,
     ) -> Path:
@@ -75,7 +77,7 @@ class Made:
         self.plan(trial_id, **params)
         points = [
             Point(SCORE, at, at, at, 0.0, value)
-            for at, value in ((0, 100 * best), (50, 2 * best), (100, best))
+            for at, value in ((0, untrained), (50, 2 * best), (100, best))
         ]
         result = TrialResult(status, "", 100, 100, 100, 1e9, best_at=100)
         files = {role: f"{role}.png" for role in ("samples", "samples_best", *roles)}
@@ -158,7 +160,52 @@ def test_the_nearest_healthy_trial_is_nearest_in_decades_not_in_numbers(made):
     assert nearest_of(made, "gan-c00-s0") == "gan-c01-s0"
 
 
-def test_only_trials_that_completed_without_a_failure_are_healthy(made):
+CHECKERBOARD = Event("checkerboard", 80, 90, 0.5, {})
+
+
+def test_a_late_event_that_the_comparison_rule_does_not_name_leaves_a_trial_healthy(made):
+    """The own arm's trial at 98.6 comes before another arm's at 451."""
+    near = {"lr": 1e-2, "beta1": 0.5, "n_critic": 1}
+    made.add("gan-c00-s0", [DIVERGENCE], TrialStatus.DIVERGED, **near)
+    made.add("gan-c01-s0", [CHECKERBOARD], best=98.6, lr=1e-3, beta1=0.5, n_critic=1)
+    made.add("wgan-c00-s0", best=451.0, **near)
+    assert nearest_of(made, "gan-c00-s0") == "gan-c01-s0"
+    told = made.why("gan-c00-s0").stdout
+    assert "gan-c01-s0 of the same arm" in told
+    assert f"completed with checkerboard, best {SCORE} 98.6" in told
+    assert re.search(r"outcome +failed, by the study's comparison rule", told)
+    assert re.search(r"outcome +did not fail, by the", made.why("gan-c01-s0").stdout)
+
+
+def test_the_comparison_rule_decides_who_is_healthy(tmp_path):
+    strict = Made(tmp_path / "strict", failures=["checkerboard"], checkpoint="last")
+    strict.add("gan-c00-s0", [DIVERGENCE], TrialStatus.DIVERGED, lr=1e-2)
+    strict.add("gan-c01-s0", [CHECKERBOARD], lr=1e-2)
+    strict.add("gan-c02-s0", [COLLAPSE], lr=1e-3)  # the rule does not name it
+    strict.add("gan-c03-s0", (), lr=1e-4)
+    assert nearest_of(strict, "gan-c00-s0") == "gan-c02-s0"
+    assert f"last {SCORE} 10" in strict.why("gan-c00-s0").stdout
+    # Beside a collapse, a trial that did not end with one tells more, even from further away.
+    strict.add("gan-c04-s0", [COLLAPSE, CHECKERBOARD], lr=1e-3)
+    assert nearest_of(strict, "gan-c04-s0") == "gan-c03-s0"
+
+
+def test_a_trial_that_learned_nothing_is_not_healthy(made):
+    made.add("gan-c00-s0", [COLLAPSE], lr=1e-2)
+    made.add("gan-c01-s0", lr=1e-2, best=1001.0)  # worse than the untrained generator
+    made.add("gan-c02-s0", lr=1e-5, best=999.0)
+    assert nearest_of(made, "gan-c00-s0") == "gan-c02-s0"
+
+
+def test_a_trial_that_a_pruner_or_the_clock_stopped_is_no_outcome(made):
+    made.add("gan-c00-s0", (), lr=1e-2)
+    made.add("gan-c01-s0", (), TrialStatus.RUNNING, lr=1e-2)
+    made.study.trial("gan-c01-s0").stop("time_limit")
+    assert nearest_of(made, "gan-c00-s0") is None
+    assert "not counted: its end is no outcome" in made.why("gan-c01-s0").stdout
+
+
+def test_only_trials_that_did_not_fail_by_the_comparison_rule_are_healthy(made):
     near, far = {"lr": 1e-2, "beta1": 0.5, "n_critic": 1}, {"lr": 1e-5}
     made.add("gan-c00-s0", [COLLAPSE], **near)
     made.add("gan-c01-s0", [COLLAPSE], **near)
@@ -198,7 +245,7 @@ def test_a_failure_is_told_with_evidence_samples_and_the_first_parameter_that_di
     told = made.why("gan-c00-s0").stdout
     assert "mode_collapse: onset 50, detected 100, lasted to the end, severity 0.90" in told
     assert "probe/diversity = 0.05 against its limit 0.25: at 3 probes running" in told
-    assert f"{SCORE} (lower is better, drawn in logarithms): 100 at 0, best 1 at 100" in told
+    assert f"{SCORE} (lower is better, drawn in logarithms): 1000 at 0, best 1 at 100" in told
     assert "gan-c01-s0 of the same arm, at a distance of 0.51: completed" in told
     assert f"best {SCORE} 10" in told
     first = next(line for line in told.splitlines() if "first difference" in line)

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.tables import Study
+from ganstudy.study.outcomes import score_configs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -158,10 +159,10 @@ def sample(study: Study, arm: str) -> Sample:
     parsed = [parse(key, drawn) for key, drawn in sorted(space.items())]
     parameters = [p for p in parsed if p is not None and p.column in trials]
     first = trials.drop_duplicates("config_id").sort_values("config_id")
-    scores = trials.groupby("config_id")["score"].median().sort_index()
+    scores = score_configs(trials["config_id"], trials["score"])
     positions = {p.key: p.positions(first[p.column]) for p in parameters}
     swept = [p for p in parameters if np.isfinite(positions[p.key]).any()]
-    return Sample(arm, list(scores.index), swept, positions, scores.to_numpy(dtype=float))
+    return Sample(arm, list(scores.index), swept, positions, np.asarray(scores, np.float64))
 
 
 def samples(study: Study) -> dict[str, Sample]:

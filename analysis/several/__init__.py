@@ -14,11 +14,22 @@ from analysis.answer import answer, warnings
 from analysis.bare import TableError
 from analysis.html import Front
 from analysis.page import NONE, Part, Section, Table
-from analysis.several.across import aggregate_rows, arms_in_common, ratio_rows, ratio_text
+from analysis.several.across import (
+    aggregate_rows,
+    arms_in_common,
+    ratio_rows,
+    ratio_text,
+    why_no_ratios,
+)
 from analysis.several.again import changes, narrow, repeated, repeated_sentence
-from analysis.several.shared import dataset, differing, no_sample
+from analysis.several.shared import common_arms, dataset, differing, no_sample
 from analysis.tables import Study
 from ganstudy.storage import name_of
+
+COUNTED = (
+    "Counted are the trials that a study's own table of arms counts, copies that controls added "
+    "aside; failed are those of them that failed by the study's comparison rule."
+)
 
 
 def compose(studies: Sequence[Study]) -> tuple[Front, list[Section]]:
@@ -73,30 +84,51 @@ def _answer(studies: Mapping[str, Study]) -> list[str]:
         pairs = repeated(studies[first], studies[second])
         if len(pairs):
             told.append(repeated_sentence(first, second, pairs))
+    if ratios.empty:
+        told += _shared_arms(studies)
     if not told:
         told.append("These studies share no arm with results and no trial: nothing compares.")
     return told
+
+
+def _shared_arms(studies: Mapping[str, Study]) -> list[str]:
+    """Return which arms studies without ratios share, and why there are no ratios."""
+    common = common_arms(studies)
+    if common:
+        some = "the arm" if len(common) == 1 else "the arms"
+        return [
+            f"These studies share {some} {', '.join(common)}, whose medians stand below. There "
+            f"are no ratios: {why_no_ratios(studies)}."
+        ]
+    first, *others = studies.values()
+    named = [a for a in first.contenders if all(a in other.contenders for other in others)]
+    if named:
+        return [
+            f"These studies share {', '.join(named)} by name, but not every study has results of "
+            f"such an arm."
+        ]
+    return []
 
 
 def overview(studies: Mapping[str, Study]) -> Section:
     """Return what the studies are and what each of them says."""
     rows = []
     for name, study in studies.items():
-        outcomes = study.outcomes
+        scores = [study.counted(arm)["score"] for arm in study.contenders]
         rows.append(
             {
                 "study": name,
                 "data set": dataset(study),
                 "arms": ", ".join(study.arms),
                 "trials": len(study.results.trials),
-                "outcomes": len(outcomes),
-                "failed": int(np.isinf(outcomes["score"]).sum()),
+                "counted": sum(map(len, scores)),
+                "failed": sum(int(np.isinf(mine).sum()) for mine in scores),
                 "score": study.primary,
                 "sampler": study.sampler,
             }
         )
     parts: list[Part] = [
-        Table("studies", "The studies", "", pd.DataFrame(rows)),
+        Table("studies", "The studies", COUNTED, pd.DataFrame(rows)),
         _settings(studies),
     ]
     said = [

@@ -51,11 +51,17 @@ def arms_in_common(studies: Mapping[str, Study]) -> Section | None:
         )  # fmt: skip
         parts.append(_ratio_table(ratios))
     else:
-        parts.append(
-            "No ratios: they need two common arms, scores above 0, and "
-            "trials that did not compete."
-        )
+        parts.append(f"There are no ratios: {why_no_ratios(studies)}.")
     return Section("across", title, parts)
+
+
+def why_no_ratios(studies: Mapping[str, Study]) -> str:
+    """Return why `ratio_rows` has no row."""
+    if len(common_arms(studies)) < 2:
+        return "they need a second common arm with results"
+    if any(study.adaptive for study in studies.values()):
+        return "trials of a study competed with one another"
+    return "no study has scores that are all above 0"
 
 
 def over_studies(why: str) -> str:
@@ -151,9 +157,9 @@ def _medians(studies: Mapping[str, Study], arms: Sequence[str]) -> Table:
     columns = ["study", "data_set", "score", "arm", "median", "low", "high", "n", "failed", "rank"]
     heads = ["study", "score", "arm", "median", "n", "failed", "rank"]
     reading = (
-        "Median over configurations (or seeds) with its exact interval, and the arm's rank within "
-        "its study. Scores of different data sets, networks or n are different quantities: only "
-        "ranks and ratios compare."
+        "Median over configurations (or seeds) with its exact interval, and the rank among these "
+        "arms within the study. Scores of different data sets, networks or n are different "
+        "quantities: only ranks and ratios compare."
     )
     return Table("medians", "Medians", reading,
                  failures_positive(pd.DataFrame(data, columns=columns)),

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.seeding import derive
 from ganstudy.study.arm import Arm
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 from ganstudy.study.replicate import Replicate
 from ganstudy.study.spec import StudySpec
 from ganstudy.trial import TrialSpec, trial_id
 
-DEFAULT_CONFIG = "default"
 Uniforms = Callable[[Arm, str, int], float]
 """Arm, key path and number of the config -> a number in [0, 1)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +10,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from ganstudy.records import TrialStatus, load_results
+from ganstudy.records import load_results
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate
 from ganstudy.store import StudyFolder
+from ganstudy.study.outcomes import OutcomeRule, rank_configs, select_candidates
 from ganstudy.study.reading import read_yaml
 from ganstudy.study.recipes import Template
 
@@ -27,7 +27,8 @@ class Select(pydantic.BaseModel):
     model_config = STRICT | {"frozen": True}
 
     top: Annotated[int, Field(ge=1)] = 1
-    """How many of each arm's configs, by the median over seeds of the primary score."""
+    """How many of each arm's configs, by the source's comparison rule and the median over seeds;
+    the arm's defaults do not compete."""
     on: Literal["select"] = "select"
     """The split whose scores choose; the report split's tell the result and choose nothing."""
 
@@ -118,28 +119,32 @@ def _template(arm: Mapping[str, Any]) -> Template:
 def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:
     """Return config_id -> swept values of the arm's best configs, best first.
 
-    Ranked by the median over seeds of the best checkpoint's primary score on the select split; a
-    trial that did not complete counts as infinitely bad. The arm's defaults may win.
+    They are ranked by the comparison rule of the source, on the select split
+    (`ganstudy.study.outcomes`). The arm's defaults do not compete. Where the source repeats
+    configs itself, all that it repeats compete, by their seeds there.
     """
+    source = read_yaml(folder / "study.yaml")
     protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
     try:
-        trials = load_results(folder).trials
+        results = load_results(folder)
     except FileNotFoundError:
         raise StudyError("from", f"{folder} has no finished trial yet") from None
-    trials = trials[trials["arm"] == arm]
-    column = f"best.{protocol['primary']}"
-    if column not in trials:
+    rule = OutcomeRule.from_settings(source, protocol["primary"], minimize=protocol["minimize"])
+    trials = results.trials[results.trials["arm"] == arm]
+    if f"{rule.score.checkpoint}.{rule.score.score}" not in trials:
         raise StudyError("from", f"{folder} has no scored trial yet")
-    done = trials["status"] == TrialStatus.COMPLETED
-    sign = 1 if protocol["minimize"] else -1
-    scores = (sign * trials[column].astype(float)).where(done, math.inf).fillna(math.inf)
-    medians = scores.groupby(trials["config_id"]).median().sort_values(kind="stable")
-    if top > len(medians):
-        raise StudyError("select.top", f"is {top}, the arm {arm} has {len(medians)} configs")
-    best = [str(config) for config in medians[medians < math.inf].index[:top]]
-    if not best:
-        raise StudyError("from", f"no config of the arm {arm} in {folder} reached its end")
+    outcomes = rule.score_outcomes(trials, results.events)
+    candidates = select_candidates(outcomes, rule.repeated_by(arm))
+    ranked, count = rank_configs(candidates), candidates["config_id"].nunique()
+    if ranked.empty:
+        raise StudyError("from", f"every config of the arm {arm} in {folder} failed or is open")
+    if top > count:
+        rule_text = f"is {top}, the arm {arm} has {count} configs to choose from"
+        raise StudyError("select.top", f"{rule_text} (its defaults do not compete)")
     # From the plan, since a table's columns may have changed the type of a value.
-    planned = {row["config_id"]: row["params"] for row in StudyFolder(folder).read_plan()
-               if row["arm"] == arm}  # fmt: skip
-    return {config: planned[config] for config in best}
+    planned = {
+        row["config_id"]: row["params"]
+        for row in StudyFolder(folder).read_plan()
+        if row["arm"] == arm
+    }
+    return {str(config): planned[config] for config in ranked.index[:top]}

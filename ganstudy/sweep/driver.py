@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from rich.text import Text
 from ruamel.yaml import YAML
 
@@ -26,13 +25,14 @@ from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.provenance import provenance, redact
-from ganstudy.records import TrialStatus
+from ganstudy.records import read_events
 from ganstudy.storage import write_text
 from ganstudy.store import COMPONENTS, StudyFolder
 from ganstudy.study.checks import notes
 from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed, rejudged
-from ganstudy.study.plan import DEFAULT_CONFIG, plan
+from ganstudy.study.outcomes import OutcomeRule, select_counted, select_median_trial
+from ganstudy.study.plan import plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.score_validity import find_doubts, recorded_facts, warning_text
 from ganstudy.study.spec import StudySpec
@@ -245,13 +245,13 @@ class Reported(NamedTuple):
 
 
 def reported(spec: StudySpec, folder: StudyFolder, trials: Sequence[dict[str, Any]]) -> Reported:
-    """Score each arm's best generator, chosen on select, on the report split.
+    """Score one generator of each arm's best config, chosen on select, on the report split.
 
     The study's own scores, and the kernel distance on ImageNet features, which no trial was
     chosen by.
     """
     told = Reported([], [], {})
-    best = best_trials(spec, trials)
+    best = best_trials(spec, trials, read_events(folder.folder))
     if not best:
         return told
     features = folder.folder / "features"
@@ -282,35 +282,31 @@ def judging(dataset: Dataset, own: MeasureConfig) -> list[MeasureConfig]:
     return [MeasureConfig(lite0, (METRICS.build("kernel_distance"),), samples, every=1)]
 
 
-def best_trials(spec: StudySpec, trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each arm's best trial on select: of its best config, the seed at the median.
+def best_trials(
+    spec: StudySpec, trials: Sequence[dict[str, Any]], events: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Return the trial of each arm whose generator is scored on the report split.
 
-    Only trials that reached their end count, as in the report's table; the arm's defaults and
-    trials that diverged or were stopped do not.
+    It is the trial at the median of the config that the report calls the arm's best: both follow
+    the study's comparison rule (`ganstudy.study.outcomes`). An arm of which every config failed,
+    or whose trainer keeps no generator, has none.
+
+    Args:
+        spec: The study.
+        trials: Rows of trials.parquet.
+        events: The table of events.
     """
-    primary, best = spec.measure.primary_score, []
+    if not trials:
+        return []
+    primary = spec.measure.primary_score
+    rule = OutcomeRule.from_settings(spec.resolved(), primary.name, minimize=primary.minimize)
+    outcomes, best = rule.score_outcomes(pd.DataFrame(trials), events), []
     for arm in spec.arms:
-        configs: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-        for trial in trials:
-            if trial["arm"] == arm.name and _counts(spec, trial):
-                score = trial.get(f"best.{primary.name}")
-                done = trial["status"] == TrialStatus.COMPLETED
-                loss = math.inf if score is None or not done else primary.loss(score)
-                configs.setdefault(trial["config_id"], []).append((loss, trial))
-        middles = [
-            sorted(seeds, key=itemgetter(0))[(len(seeds) - 1) // 2] for seeds in configs.values()
-        ]
-        chosen = min(middles, key=itemgetter(0), default=(math.inf, {}))
-        if math.isfinite(chosen[0]) and chosen[1].get("generator_best"):
-            best.append(chosen[1])
+        mine = outcomes[outcomes["arm"] == arm.name]
+        row = select_median_trial(select_counted(mine, rule.repeated_by(arm.name)))
+        if row is not None and trials[row].get(f"generator_{rule.score.checkpoint}"):
+            best.append(trials[row])
     return best
-
-
-def _counts(spec: StudySpec, trial: dict[str, Any]) -> bool:
-    """Whether the arm's row in the report is of this trial's config: the same rule as there."""
-    if spec.replicate is not None and spec.replicate.configs is not None:
-        return bool(trial["config_id"] == next(iter(spec.replicate.configs[trial["arm"]])))
-    return bool(trial["config_id"] != DEFAULT_CONFIG)
 
 
 def _report_trial(
@@ -320,9 +316,15 @@ def _report_trial(
     judges: Sequence[Evaluator],
     told: Reported,
 ) -> None:
-    """Add what comes of one arm's best generator to `told`."""
+    """Add what comes of one arm's best generator to `told`.
+
+    It is the generator of the checkpoint that the study's comparison rule names.
+    """
+    checkpoint = spec.judgement.checkpoint
+    at_update = trial["best_at" if checkpoint == "best" else "discriminator_updates"]
     trainer = build_trainer(_spec_of(spec, trial).train)
-    trainer.load_generator_state_dict(read_torch(folder.folder / trial["generator_best"]))
+    weights = read_torch(folder.folder / trial[f"generator_{checkpoint}"])
+    trainer.load_generator_state_dict(weights)
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())
@@ -331,7 +333,7 @@ def _report_trial(
         for name, score in made.scores.items():
             how = told.protocol[name]
             row = {key: how[key] for key in ("split", "n_generated", "n_real", "floor")}
-            at = {"name": name, "discriminator_updates": trial["best_at"]}
+            at = {"name": name, "discriminator_updates": at_update}
             told.scores.append({**who, **at, **row, **score._asdict()})
         for name, curves in made.curves.items():
             told.curves.extend(_curve_rows({**who, "name": name}, curves))

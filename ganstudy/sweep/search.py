@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from ganstudy.measure.events import WORTHLESS
 from ganstudy.records import TIME_LIMIT, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.arm import Arm
+from ganstudy.study.outcomes import ScoreRule, score_record
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.space import Choice, Distribution, IntUniform, LogUniform, same
 from ganstudy.study.spec import StudySpec
@@ -138,6 +140,13 @@ class TpeSearch:
     def __init__(self, spec: StudySpec, folder: StudyFolder, max_trials: int | None) -> None:
         """Go on from what the folder holds: finished trials are told, open ones run again."""
         self.spec, self.folder = spec, folder
+        primary, comparison = spec.measure.primary_score, spec.judgement
+        self._score_rule = ScoreRule(
+            primary.name,
+            1 if primary.minimize else -1,
+            comparison.checkpoint,
+            failures=tuple(comparison.failures),
+        )
         planned = folder.read_plan()
         configs = {(identity["arm"], identity["config_id"]) for identity in planned}
         self._begun = Counter(arm for arm, _ in configs)
@@ -184,8 +193,9 @@ class TpeSearch:
     def _outcome(self, trial: TrialSpec) -> Outcome | None:
         """Return what became of a trial, None where it has not ended.
 
-        A run that diverged, ended collapsed or copies is worth nothing however low its score
-        happens to be, and whoever ended it. A failure of ours says nothing about the config.
+        A run is scored by the study's comparison rule, or the search would optimise what no arm
+        is judged by. One that ended collapsed or copies is worth nothing besides, however low its
+        score happens to be, and whoever ended it. A failure of ours says nothing about the config.
         """
         folder = self.folder.trial(trial.trial_id)
         latest = folder.latest()
@@ -196,15 +206,15 @@ class TpeSearch:
         if status is TrialStatus.FAILED:
             return Outcome(TrialState.FAIL)
         reports = trial.primary.losses(record.points)
-        lasting = {event.kind for event in record.events if event.ended is None}
-        best = reports.get(record.result.best_at or 0, math.inf)
-        if status is TrialStatus.DIVERGED or lasting.intersection(WORTHLESS):
-            best = math.inf
-        # Of a trial that a rule or its clock stopped, the best so far is no score of its config.
+        # Of a trial that a rule or its clock stopped, the score so far is no score of its config.
         cut = not record.result.status.finished or reason == TIME_LIMIT
-        if best < math.inf and cut:
+        score = score_record(record, status, replace(self._score_rule, keep_stopped=cut))
+        lasting = {event.kind for event in record.events if event.ended is None}
+        if lasting.intersection(WORTHLESS):
+            score = math.inf
+        if score < math.inf and cut:
             return Outcome(TrialState.PRUNED, reports=reports)
-        return Outcome(TrialState.COMPLETE, best, reports)
+        return Outcome(TrialState.COMPLETE, score, reports)
 
     def _ask(self) -> None:
         """Plan the next config, of the arm that has the fewest: the first cover every arm."""

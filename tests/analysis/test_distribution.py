@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis import distribution, seeds
-from analysis.tables import DEFAULT_CONFIG
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 from tests.analysis import seeded
 
 SCORES = np.array([[0.5], [0.6], [0.7], [0.8], [0.9], [math.inf], [0.01]])

@@ -65,6 +65,22 @@ class TestRates:
         assert tuple(rows.loc[("big", "ended", "any"), ["low", "high"]]) == tuple(wilson)
 
 
+def test_only_what_the_comparison_rule_calls_failed_is_called_failed(synthetic):
+    """One trial of four diverged; all four had an event that passed or that no rule names."""
+    trials = arm_trials("a", 4, noise)
+    trials.loc[0, "status"] = "diverged"
+    section = failing.section(
+        study_of(synthetic, {"a": trials}, [events_of(trials, "quality_drop")])
+    )
+    rows = parts(section, Table)["failure-rates"].data.set_index(["what", "kind"])["count"]
+    assert (rows[("ended", "any")], rows[("had", "quality_drop")]) == (1, 4)
+    survival = parts(section, Figure)["survival-any"]
+    assert survival.title == "Survival to the first event of any kind"
+    assert "not trials that failed" in survival.reading
+    told = [part.title + part.reading for part in walk([section]) if isinstance(part, Figure)]
+    assert not any("failure event" in text for text in [*told, texts(section)])
+
+
 class TestLasting:
     def test_what_a_rule_or_the_clock_stopped_is_censored_where_it_stopped(self, synthetic):
         trials = arm_trials("a", 5, noise)

@@ -81,6 +81,45 @@ def test_no_arm_in_common_is_said(synthetic):
     ]
 
 
+def test_one_arm_in_common_is_named_though_it_has_no_ratio(synthetic):
+    """Of two studies that share `ns` alone, on two data sets."""
+    pair = [
+        made(
+            synthetic,
+            f"s{i}",
+            {"ns": scores(i, 1), other: scores(9, 1)},
+            **on(data, ["ns", other]),
+        )
+        for i, (data, other) in enumerate([("one", "hinge"), ("two", "wgan")])
+    ]
+    front, _ = several.compose(pair)
+    assert front.answer == [
+        "These studies share the arm ns, whose medians stand below. There are no ratios: they "
+        "need a second common arm with results."
+    ]
+    page = render(front, several.compose(pair)[1])
+    assert "share no arm" not in page
+    assert "no arm in common" not in page
+
+
+def test_an_arm_without_results_in_one_study_is_said_to_be(synthetic):
+    empty = made(synthetic, "y", {"ns": []})
+    front, _ = several.compose([made(synthetic, "x", {"ns": scores(0, 1)}), empty])
+    assert front.answer == [
+        "These studies share ns by name, but not every study has results of such an arm."
+    ]
+
+
+def test_the_overview_counts_as_the_studies_own_tables_do(synthetic):
+    folder = synthetic({"a": [1.0, 2.0, INF]}, at="x")
+    table = pd.read_parquet(folder / "trials.parquet")
+    table.loc[2, "config_id"] = "default"  # it failed, and is no draw
+    table.to_parquet(folder / "trials.parquet")
+    pair = [Study.load(folder), made(synthetic, "y", {"a": [1.0]})]
+    overview = several.overview(several.names(pair)).parts[0].data
+    assert overview[["trials", "counted", "failed"]].to_numpy().tolist() == [[3, 2, 0], [1, 1, 0]]
+
+
 def test_the_same_trials_are_compared_before_and_after(synthetic):
     before = scores(0, 1)
     after = [0.9 * v for v in before[:-1]] + [INF]

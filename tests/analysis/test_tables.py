@@ -8,10 +8,11 @@ import pytest
 from analysis.bare import TableError
 from analysis.report import render, summarize, write_reports
 from analysis.style import score_axis
-from analysis.tables import Judgement, ScoreRule, Study, Tables
+from analysis.tables import Judgement, Study, Tables
 from analysis.trials import trial_rows
 from ganstudy.records import Event, load_results
 from ganstudy.store import StudyFolder
+from ganstudy.study.outcomes import ScoreRule
 from tests.analysis.conftest import SCORE
 
 INF = math.inf

@@ -112,7 +112,7 @@ def test_failed_runs_are_counted_and_have_no_place(synthetic):
     [figure] = trade_offs.section(study).parts
     assert "4 more failed" in figure.reading
     assert figure.data["front"].sum() == data.rows["front"].sum()
-    assert [trace.name for trace in figure.plot.data][1] == "a (n = 37, 3 failed)"
+    assert [trace.name for trace in figure.plot.data][1] == "a (n = 37, 3 failed or unscored)"
 
 
 def test_the_staircase_never_passes_above_a_run(synthetic):

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis import optimism, samples, training
-from analysis.tables import DEFAULT_CONFIG, Study
+from analysis.tables import Study
+from ganstudy.study.outcomes import DEFAULT_CONFIG
 from tests.analysis import seeded
 from tests.analysis.conftest import SCORE
 

@@ -72,7 +72,8 @@ COLLAPSE = Event("mode_collapse", 20, 40, 1.0, {})
         ([3.0, 1.0], {"events": [COLLAPSE]}, TrialState.COMPLETE, math.inf),
         ([3.0, 1.0], {"events": [COLLAPSE], "status": RUNNING, "stopped": "asha"},
          TrialState.COMPLETE, math.inf),
-        ([3.0, 1.0], {"status": TrialStatus.STOPPED}, TrialState.COMPLETE, 1.0),
+        # Stopped by an event: a failure by the comparison rule, so one for the search as well.
+        ([3.0, 1.0], {"status": TrialStatus.STOPPED}, TrialState.COMPLETE, math.inf),
         ([3.0, 1.0], {"status": RUNNING, "failed": "out of memory"}, TrialState.FAIL, None),
         ([3.0, 1.0], {"status": RUNNING}, TrialState.RUNNING, None),
     ],
@@ -96,6 +97,16 @@ def test_what_is_told_of_a_trial(study, folder, scores, how, state, value):
     assert past.intermediate_values == trial.intermediate_values
     assert past.value == trial.value or state is TrialState.PRUNED
     assert again.next().trial_id == "a-c01-s0"
+
+
+@pytest.mark.parametrize(
+    ("events", "value"), [([], 2.0), ([Event("checkerboard", 20, 40, 1.0, {})], math.inf)]
+)
+def test_a_trial_is_worth_what_the_comparison_rule_says(study, folder, events, value):
+    study["judgement"] = {"checkpoint": "last", "failures": ["checkerboard"]}
+    search = TpeSearch(parse_study(study), folder, None)
+    end(search, search.next(), [3.0, 1.0, 2.0], events=events)
+    assert [trial.value for trial in told(search)] == [value]
 
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
