@@ -12,9 +12,9 @@ from scipy import stats
 
 from analysis import paired, profiles, statistics
 from analysis.arms import interval, signed
-from analysis.budget import judged_k
 from analysis.improvement import MOST_DOTS, improvement_figure
 from analysis.page import NONE, Figure, Part, Section, Table, percent
+from analysis.ranking import judged_k
 from analysis.statistics import Comparison, Equivalence, Estimate
 from analysis.tables import Study
 from analysis.verdict import comparisons
@@ -174,13 +174,17 @@ def _who(pair: Pair) -> str:
 
 def _table(data: Pairs) -> Table:
     """Return who wins how often."""
+    tested = statistics.can_be_significant([pair.test.smallest for pair in data.pairs])
     shown = pd.DataFrame(
         {
             "arms": [_who(pair) for pair in data.pairs],
             "first better": [pair.test.wins for pair in data.pairs],
             "second better": [pair.test.losses for pair in data.pairs],
             "pairs": [pair.test.pairs for pair in data.pairs],
-            "p (Holm)": [f"{pair.test.p:.2g}" for pair in data.pairs],
+            "p (Holm)": [
+                f"{pair.test.p:.2g}" if known else NONE
+                for pair, known in zip(data.pairs, tested, strict=True)
+            ],
             "first better, share [95 %]": [
                 interval(pair.improvement, share=True) for pair in data.pairs
             ],
@@ -195,7 +199,13 @@ def _table(data: Pairs) -> Table:
         "for the number of pairs; intervals are each pair's own."
     )
     if not data.paired:
-        reading = reading.replace("p: exact", "p: Mann-Whitney")
+        reading = reading.replace("p: exact", "p: Mann-Whitney's, exact or by permutation")
+    if not all(tested):
+        least = min(pair.test.smallest for pair in data.pairs)
+        reading += (
+            f" {NONE}: so few {data.unit}s that differ cannot reach 0.05 after the adjustment, "
+            f"whatever comes (smallest p {least:.2g} before it)."
+        )
     return Table("pairs", TITLE, reading, pair_rows(data), shown)
 
 

@@ -17,6 +17,12 @@ from analysis.statistics.estimate import (
     checked_pairs,
     checked_scores,
 )
+from analysis.statistics.permutation import permutation_p, smallest_permutation_p
+
+EXACT_PAIRS = 20_000
+"""Pairs up to which Mann-Whitney's exact distribution takes less than a tenth of a second."""
+ASYMPTOTIC_RANKS = 50
+"""Scores of either arm from which on the normal approximation of Mann-Whitney's test is used."""
 
 
 class Comparison(NamedTuple):
@@ -29,6 +35,8 @@ class Comparison(NamedTuple):
     losses: int
     pairs: int
     p: float
+    smallest: float = 0.0
+    """The smallest p that any outcome with as many runs, and as many ties, could have."""
 
 
 def sign_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
@@ -44,13 +52,42 @@ def sign_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
 
 
 def rank_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
-    """Return wins and losses over all pairs of two independent samples, and Mann-Whitney's p."""
+    """Return wins and losses over all pairs of two independent samples, and Mann-Whitney's p.
+
+    The p is exact without ties up to `EXACT_PAIRS` pairs, and with ties where there are at most
+    20,000 ways to label the scores. Else it is that of labels drawn at random (`permutation_p`),
+    or, from `ASYMPTOTIC_RANKS` scores an arm on, the normal approximation, which is valid there.
+
+    Args:
+        first: Scores of the first arm, lower is better, +inf for a failure; failures tie.
+        second: Scores of the second.
+    """
     a, b = np.asarray(first, dtype=float), np.sort(np.asarray(second, dtype=float))
     wins = int((len(b) - np.searchsorted(b, a, side="right")).sum())
     losses = int(np.searchsorted(b, a, side="left").sum())
-    ranks = stats.rankdata(np.concatenate([a, b]))  # finite stand-ins: failures tie at the end
-    p = stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], alternative="two-sided").pvalue
-    return wins, losses, float(p)
+    return wins, losses, _rank_p(*_ranks(a, b))
+
+
+def _ranks(first: Array, second: Array) -> tuple[Array, Array]:
+    """Return the scores' ranks, which are finite: failures tie at the end."""
+    ranks = stats.rankdata(np.concatenate([first, second]))
+    return ranks[: len(first)], ranks[len(first) :]
+
+
+def _rank_p(first: Array, second: Array) -> float:
+    """Return the two-sided p of Mann-Whitney's test of two samples of ranks."""
+    tied = len(np.unique(np.concatenate([first, second]))) < len(first) + len(second)
+    if not tied and len(first) * len(second) <= EXACT_PAIRS:
+        return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
+    if min(len(first), len(second)) >= ASYMPTOTIC_RANKS:
+        return float(stats.mannwhitneyu(first, second, method="asymptotic").pvalue)
+    return permutation_p(first, second)
+
+
+def smallest_rank_p(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the smallest p of `rank_test` over all ways to deal these scores to the two arms."""
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    return smallest_permutation_p(np.concatenate(_ranks(a, b)), len(a))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -61,6 +98,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, (len(order) - rank) * p_values[index])
         adjusted[index] = min(1.0, running)
     return [float(p) for p in adjusted]
+
+
+def can_be_significant(smallest: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Return for each test whether any outcome could be significant after Holm's adjustment.
+
+    Args:
+        smallest: The smallest p that each test can have.
+        level: Of the tests together.
+    """
+    return [p < level for p in holm(smallest)]
 
 
 def probability_of_improvement(
