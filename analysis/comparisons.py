@@ -272,10 +272,12 @@ def ordered_rows(data: Pairs) -> pd.DataFrame:
     rows = []
     for pair in data.pairs:
         value, low, high, n = pair.improvement
-        if low is None or high is None:
+        if math.isnan(value):
             continue
-        rows.append((pair.test.first, pair.test.second, value, low, high, n))
-        rows.append((pair.test.second, pair.test.first, 1 - value, 1 - high, 1 - low, n))
+        ends = (math.nan, math.nan) if low is None or high is None else (low, high)
+        turned = 1 - ends[1], 1 - ends[0]
+        rows.append((pair.test.first, pair.test.second, value, *ends, n))
+        rows.append((pair.test.second, pair.test.first, 1 - value, *turned, n))
     columns = ["arm", "against", "probability", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -378,6 +380,8 @@ def _tested(study: Study) -> list[Part]:
             "How often the arm of a row beats that of a column, ties counting half; in brackets "
             "where the 95 % interval holds one half, so that neither is told for the better. "
         )
+    if rows["low"].isna().any():
+        reading += f"Of fewer than {statistics.FEWEST_RUNS} runs an arm there is no interval. "
     counts = rows["n"].min(), rows["n"].max()
     n = str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} to {counts[1]}"
     what = "shared configurations a pair" if data.paired else f"{data.unit}s in the smaller arm"

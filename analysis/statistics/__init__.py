@@ -16,6 +16,7 @@ from analysis.statistics.best_of_k import (
     quantile_interval,
 )
 from analysis.statistics.comparing import (
+    FEWEST_RUNS,
     Comparison,
     Profile,
     can_be_significant,
@@ -54,6 +55,7 @@ from analysis.statistics.variance import (
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_RUNS",
     "AcrossDatasets",
     "ChanceLead",
     "Comparison",

@@ -19,6 +19,10 @@ from analysis.statistics.estimate import (
 )
 from analysis.statistics.permutation import permutation_p, smallest_permutation_p
 
+FEWEST_RUNS = 4
+"""Runs of either arm below which the probability of improvement has no interval."""
+FEWEST_AVERAGED = 6
+"""Scores below which the interquartile mean has no interval."""
 EXACT_PAIRS = 20_000
 """Pairs up to which Mann-Whitney's exact distribution takes less than a tenth of a second."""
 ASYMPTOTIC_RANKS = 50
@@ -129,7 +133,9 @@ def probability_of_improvement(
         confidence: Coverage of the interval, nominally.
 
     Returns:
-        The probability; n is the number of pairs, or of runs in the smaller arm.
+        The probability; n is the number of pairs, or of runs in the smaller arm. No interval
+        where an arm of independent samples has fewer than 4 runs: of 3 against 3, where one beats
+        the other throughout once in ten times by chance, it held one half in 88 % of studies.
 
     Raises:
         ValueError: An arm has no scores or NaN, or pairs differ in number.
@@ -142,8 +148,10 @@ def probability_of_improvement(
     value = (1 + (wins - losses) / (len(a) * len(b))) / 2
     score = _newcombe(value, len(a), len(b), confidence)
     logit = _brunner_munzel(value, a, b, confidence)
-    low, high = min(score[0], logit[0]), max(score[1], logit[1])
-    return Estimate(value, low, high, min(len(a), len(b)))
+    n = min(len(a), len(b))
+    if n < FEWEST_RUNS:
+        return Estimate(value, None, None, n)
+    return Estimate(value, min(score[0], logit[0]), max(score[1], logit[1]), n)
 
 
 def _share(successes: float, n: int, confidence: float) -> Estimate:
@@ -197,7 +205,7 @@ def interquartile_mean(
     As rliable does (Agarwal et al. 2021, arXiv:2108.13264): a quarter of the runs is cut off at
     either end. Failures count as the worst, so that it is infinite where more than a quarter
     failed. The percentiles are widened for small n after Hesterberg (2015, arXiv:1411.5279), since
-    the plain ones cover too little.
+    the plain ones cover too little; of fewer than 6 scores there is none, since of 4 it covers 88 %.
 
     Args:
         values: n scores, lower is better, +inf for a failure.
@@ -211,7 +219,7 @@ def interquartile_mean(
     scores = np.sort(checked_scores(values))
     n = len(scores)
     value = float(stats.trim_mean(scores, 0.25))
-    if n < 4:
+    if n < FEWEST_AVERAGED:
         return Estimate(value, None, None, n)
     means = [_middle_mean(scores, rng) for _ in range(draws)]
     tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -36,6 +37,12 @@ def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if min(len(a), len(b)) == 1:  # which scipy refuses
         return _single_p(a, b)
+    return _permutation_p(a.tobytes(), b.tobytes())
+
+
+@functools.lru_cache(maxsize=1024)  # a report asks several times for the same test
+def _permutation_p(first: bytes, second: bytes) -> float:
+    a, b = (np.frombuffer(one, dtype=np.float64) for one in (first, second))
     labellings = math.comb(len(a) + len(b), len(a))
     found = stats.permutation_test(
         (a, b),

@@ -93,7 +93,7 @@ class TestLasting:
         assert rows["at_risk"].iloc[0] == 50
 
     def test_arms_that_last_alike_are_told_apart_once_in_twenty(self):
-        """Of 300 pairs of exponential arms, censored at random, 5 % + 3 standard errors at most."""
+        """Of 300 pairs of exponential arms at most 5 % + 3 standard errors; censored at random."""
         hits = 0
         for seed in range(300):
             rng = np.random.default_rng(seed)

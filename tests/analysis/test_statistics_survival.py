@@ -91,7 +91,7 @@ def _observed_less_expected(ends, observed, first):
 def test_the_log_rank_test_keeps_its_level_in_few_trainings(n):
     """Also in the tail that Holm's adjustment over six pairs looks at.
 
-    There chi-square's does not: of pairs of arms of 6 it has p <= 0.05 / 6 in 1.6 %, of 4 in 2.3 %.
+    There chi-square's does not: p <= 0.05 / 6 in 1.6 % of pairs of arms of 6, in 2.3 % of 4.
     """
     rng = np.random.default_rng(0)
 
