@@ -319,7 +319,8 @@ def _middle_table(study: Study) -> Table:
     ]
     reading = (
         f"Interquartile mean: of the middle half of an arm's {study.unit}s, a quarter cut off at "
-        "either end, with a bootstrap interval; it has failed where more than a quarter did."
+        "either end, with a bootstrap interval of 6 or more; it has failed where more than a "
+        "quarter did."
     )
     heads = ["arm", "n", "failed", f"interquartile mean of {study.primary} [95 %]"]
     return Table("middle", "The middle half", reading, data, pd.DataFrame(shown, columns=heads))

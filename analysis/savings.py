@@ -247,9 +247,9 @@ def _bests(
 def _shares(parts: Sequence[Floats], wholes: Floats, clusters: Sequence[str]) -> list[Estimate]:
     """Return the ratios of sums with their percentile bootstrap intervals over clusters.
 
-    No interval of fewer than 20 clusters, nor where fewer than 10 have a part above 0; percentiles
-    are widened as those of `interquartile_mean`. What a rule decides of a trial is held fixed, also
-    where it depends on other trials.
+    No interval of fewer than 20 clusters, nor where fewer than 10 have a part above 0. Percentiles
+    are widened as those of `interquartile_mean`. What a rule decides of a trial is held fixed,
+    also where it depends on other trials.
     """
     codes, names = pd.factorize(np.asarray(clusters, dtype=object))
     columns = [np.bincount(codes, column, len(names)) for column in (*parts, wholes)]

@@ -205,7 +205,7 @@ def interquartile_mean(
     As rliable does (Agarwal et al. 2021, arXiv:2108.13264): a quarter of the runs is cut off at
     either end. Failures count as the worst, so that it is infinite where more than a quarter
     failed. The percentiles are widened for small n after Hesterberg (2015, arXiv:1411.5279), since
-    the plain ones cover too little; of fewer than 6 scores there is none, since of 4 it covers 88 %.
+    the plain ones cover too little. Fewer than 6 scores have no interval: of 4 it covers 88 %.
 
     Args:
         values: n scores, lower is better, +inf for a failure.
