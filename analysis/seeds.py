@@ -144,7 +144,8 @@ def _best_table(study: Study, found: Sequence[BestConfig]) -> Table:
     data = [
         {"arm": b.arm, "config": b.config, "parameters": b.parameters, "ok": b.ok,
          "failed": b.failed, "mean": b.mean.value, "sd": b.sd, centre: c.value,
-         f"{centre}_low": c.low, f"{centre}_high": c.high, "median": b.median.value, "median_low": b.median.low,
+         f"{centre}_low": c.low, f"{centre}_high": c.high,
+         "median": b.median.value, "median_low": b.median.low,
          "median_high": b.median.high, "low_quartile": b.low_quartile,
          "high_quartile": b.high_quartile}
         for b, c in zip(found, centres, strict=True)
