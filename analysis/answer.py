@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from analysis import statistics
 from analysis.arms import failure_rate, what_fails
-from analysis.budget import judged_k, why_none
+from analysis.budget import why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import number, percent
+from analysis.ranking import RankedArm, compared_k, judged_k, quantity, rank_arms
+from analysis.sanity import listed
 from analysis.sceptic import control_outcomes, control_sentence, unchanged
 from analysis.score_validity import score_warning
 from analysis.statistics import largest_k_with_interval
 from analysis.tables import UNKNOWN_DESIGN, Study
-from analysis.verdict import verdict
+from analysis.verdict import ALPHA, comparisons, verdict
 from ganstudy.records import EVENTS
 
 
@@ -53,21 +56,80 @@ def warnings(study: Study) -> list[str]:
 
 
 def leaders(study: Study) -> str:
-    """Return the best arm at the judged budget with its interval, and the runner-up with its."""
-    k = judged_k(study)
-    scores = {arm: study.unit_scores(arm).to_numpy() for arm in study.contenders}
-    if why_none(study) or len(scores) < 2 or any(len(values) < k for values in scores.values()):
+    """Return which arm leads by the quantity that orders the table, and which follows.
+
+    Empty where the search was adaptive, or where fewer than two arms have scores.
+    """
+    ranked = [one for one in rank_arms(study) if not math.isnan(one.rank)]
+    if study.adaptive or len(ranked) < 2:
         return ""
-    best = {arm: statistics.median_best_of_k(values, k) for arm, values in scores.items()}
-    first, second = sorted(best, key=lambda arm: best[arm].value)[:2]
-    if not math.isfinite(best[first].value):
+    k, best = compared_k(study), [one for one in ranked if one.rank == 1]
+    if not math.isfinite(ranked[0].best.value):
+        if k == 1:
+            return f"In every arm at least half of the {study.unit}s fail, so none leads."
         return f"Of k = {k} configurations all fail in half of all choices, in every arm."
-    told = [f"{arm} {_interval(study, best[arm])}" for arm in (first, second)]
     better = "lower" if study.sign == 1 else "higher"
+    said = f"By {quantity(study)} ({better} is better, a failure the worst; the table's order) "
+    if len(best) > 1:
+        said += (
+            f"{listed([one.arm for one in best])} are level at {_interval(study, best[0].best)}."
+        )
+    else:
+        said += f"{_told(study, ranked[0])} is first, then {_follow(study, ranked[1:])}."
+    notes = (_not_told_apart(study, ranked), _against_the_tests(study, ranked))
+    few = _without_interval(study, min(one.best.n for one in ranked[:2]), k)
+    return said + "".join(notes) + _best_single(study, best) + few
+
+
+def _told(study: Study, one: RankedArm) -> str:
+    return f"{one.arm} {_interval(study, one.best)}"
+
+
+def _follow(study: Study, others: Sequence[RankedArm]) -> str:
+    """Return the second arm, or all that share its rank."""
+    second = [one for one in others if one.rank == others[0].rank]
+    if len(second) > 1:
+        return (
+            f"{listed([one.arm for one in second])}, level at {_interval(study, second[0].best)}"
+        )
+    return _told(study, second[0])
+
+
+def _not_told_apart(study: Study, ranked: Sequence[RankedArm]) -> str:
+    """Return that the order of the first two is not shown to be more than chance, if so."""
+    if not study.independent or not any(c.p < ALPHA for c in comparisons(study)):
+        return ""  # the verdict says so of all arms
+    first, second = ranked[0].arm, ranked[1].arm
+    if any(c.p < ALPHA and {c.first, c.second} == {first, second} for c in comparisons(study)):
+        return ""
+    return f" Between {first} and {second} the tests tell no difference."
+
+
+def _against_the_tests(study: Study, ranked: Sequence[RankedArm]) -> str:
+    """Return which proven winner of most pairs stands behind the loser in this order."""
+    rank = {one.arm: one.rank for one in ranked}
+    told = [
+        f" {loser} stands before {winner} although {winner} wins more pairs: the tests compare "
+        f"{study.unit} by {study.unit}, the order one number an arm."
+        for c in comparisons(study)
+        if c.p < ALPHA and c.wins != c.losses
+        for winner, loser in [(c.first, c.second) if c.wins > c.losses else (c.second, c.first)]
+        if rank[winner] > rank[loser]
+    ]
+    return "".join(told)
+
+
+def _best_single(study: Study, best: Sequence[RankedArm]) -> str:
+    """Return whose is the best single score, where it is no leading arm's."""
+    single = {arm: float(study.unit_scores(arm).min()) for arm in study.contenders
+              if len(study.unit_scores(arm))}  # fmt: skip
+    top = min(single.values())
+    owners = [arm for arm, value in single.items() if value == top]
+    if set(owners) & {one.arm for one in best}:
+        return ""
     return (
-        f"With a budget of k = {k} configuration{'s' if k > 1 else ''} the best median "
-        f"{study.primary} ({better} is better) is that of {told[0]}, then {told[1]}."
-        f"{_without_interval(study, min(best[first].n, best[second].n), k)}"
+        f" The best single {study.unit} of all is {listed(owners)}'s "
+        f"({number(study.sign * top)}); one {study.unit} says little of an arm."
     )
 
 
@@ -75,7 +137,7 @@ def _without_interval(study: Study, n: int, k: int) -> str:
     """Return why a best of k of n has no interval and what would give it one, empty if it has."""
     if not study.independent:
         return " There are no intervals: the trials are no independent draws."
-    if largest_k_with_interval(n) >= k:
+    if study.unit == "seed" or largest_k_with_interval(n) >= k:
         return ""
     # The smallest number whose largest k with an interval is k; it grows by less than 6 a k.
     needed = next(more for more in range(n, 6 * k + 1) if largest_k_with_interval(more) >= k)
@@ -129,16 +191,34 @@ def failures(study: Study) -> str:
     if not total:
         return f"None of {n} trials failed." if n else ""
     shares = {arm: failure_rate(failed[arm][0], study.counted(arm), study) for arm in failed}
-    most, fewest = (
-        max(shares, key=lambda a: shares[a].value),
-        min(shares, key=lambda a: shares[a].value),
-    )
+    ends = [end([share.value for share in shares.values()]) for end in (max, min)]
+    most, fewest = ([arm for arm in shares if shares[arm].value == end] for end in ends)
     why = f" (a trial failed if {what_fails(study)})" if study.judgement.failures else ""
     told = f"{total} of {n} trials failed{why}"
-    if shares[most].value == shares[fewest].value:
-        return f"{told}, as many in every arm."
-    ends = f"most in {most} ({_rate(shares[most])}), fewest in {fewest} ({_rate(shares[fewest])})"
-    return f"{told}: {ends}."
+    if most == fewest:
+        return f"{told}, the same share in every arm."
+    told += f": most in {_rates(most, shares)}, fewest in {_rates(fewest, shares)}."
+    low, high = shares[most[0]], shares[fewest[0]]
+    if low.low is not None and high.high is not None and low.low <= high.high:
+        told += " The intervals overlap, so this order may be chance."
+    return told + _scores_of(study, fewest)
+
+
+def _scores_of(study: Study, fewest: Sequence[str]) -> str:
+    """Return that arms with the fewest failures do not lead by score, where they do not."""
+    ranked = [one for one in rank_arms(study) if not math.isnan(one.rank)]
+    behind = [one for one in ranked if one.arm in fewest and one.rank > 1]
+    if study.adaptive or not behind:
+        return ""
+    places = listed([f"{one.arm} is {one.rank:g} of {len(ranked)}" for one in behind])
+    return f" Few failures are no good scores: by {quantity(study)} {places}."
+
+
+def _rates(arms: Sequence[str], shares: Mapping[str, statistics.Estimate]) -> str:
+    """Return arms with their share of failures, which is the same in all of them."""
+    if len({shares[arm] for arm in arms}) == 1:
+        return f"{listed(arms)} ({_rate(shares[arms[0]])})"
+    return listed([f"{arm} ({_rate(shares[arm])})" for arm in arms])
 
 
 def _rate(share: statistics.Estimate) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.page import NONE, Section, Table, number
+from analysis.ranking import best_of_arm, compared_k, quantity, table_order
 from analysis.statistics import Estimate
 from analysis.tables import Study
 from analysis.verdict import verdict
@@ -88,9 +89,12 @@ def summarize_study(study: Study) -> Summary:
     rescored = study.results.reported
     others = sorted(set(rescored["name"]) - set(study.protocol))
     units = "seeds" if study.unit == "seed" else "configs"
-    columns = ["arm", units, "failed", "collapsed", "median", "best", "on report", *others]
+    k = compared_k(study)
+    best_of_k = [f"best of {k}"] if k > 1 else []
+    columns = ["arm", units, "failed", "collapsed", *best_of_k, "median", "best", "on report"]
+    columns += others
     rows = []
-    for arm in study.arms:
+    for arm in table_order(study):
         trials, scores = study.counted(arm), study.unit_scores(arm)
         median = _median(study, scores)
         best = study.sign * scores.min() if len(scores) else math.nan
@@ -101,6 +105,7 @@ def summarize_study(study: Study) -> Summary:
                 str(len(scores)) + _ours(study, arm),
                 _share(_failed(trials), trials, study),
                 _collapsed(study, trials),
+                *(interval(_best_of_k(study, arm)) for _ in best_of_k),
                 interval(median),
                 number(best),
                 *(_with_error(told.get(name)) for name in (study.primary, *others)),
@@ -124,6 +129,11 @@ def _median(study: Study, scores: pd.Series[float]) -> Estimate:
     if scores.empty:
         return Estimate(math.nan, None, None, 0)
     return signed(honest(statistics.median_best_of_k(scores, 1), study), study.sign)
+
+
+def _best_of_k(study: Study, arm: str) -> Estimate:
+    """Return the quantity that orders the arms, as it is told."""
+    return signed(honest(best_of_arm(study, arm), study), study.sign)
 
 
 def _failed(trials: pd.DataFrame) -> int:
@@ -179,8 +189,8 @@ def section(study: Study) -> Section | None:
     judged = set(study.results.reported["name"]) - set(study.protocol)
     also = ", and the kernel distance on ImageNet features, both" if judged else ""
     better = "lower" if study.sign == 1 else "higher"
-    reading = (
-        f"Median and best over {study.unit}s are of {study.primary} ({better} is better; real "
+    reading = _order(study) + (
+        f" Median and best over {study.unit}s are of {study.primary} ({better} is better; real "
         f"images against real ones: {number(study.floor)}), each trial by its "
         f"{study.score_rule.checkpoint} checkpoint on the select split. On report: one "
         f"generator of the arm's best configuration (the seed at the median; of an even number "
@@ -197,21 +207,36 @@ def section(study: Study) -> Section | None:
     return Section("arms", "The arms", [table, *(f"Note. {note}." for note in study.notes)])
 
 
+def _order(study: Study) -> str:
+    """Return by what the rows are ordered."""
+    if study.adaptive:
+        return "Arms in the order of the study, since an adaptive search compares none."
+    copies = " Copies that controls added stand last." if study.controls else ""
+    return (
+        f"Arms by {quantity(study)}, the best first, as the answer compares them; best, on report "
+        f"and the others are of one configuration an arm and may order them otherwise.{copies}"
+    )
+
+
 def arm_rows(study: Study) -> pd.DataFrame:
     """Return the same as numbers; a score is told as measured, +inf for a failure.
 
     An end of an interval that does not exist is NaN.
     """
     rows = []
-    for arm in study.arms:
+    for arm in table_order(study):
         trials, scores = study.counted(arm), study.unit_scores(arm)
+        best_of_k = _best_of_k(study, arm)
         failed, median = failure_rate(_failed(trials), trials, study), _median(study, scores)
         best = study.sign * scores.min() if len(scores) else math.nan
         rows.append(
             {"arm": arm, "n": len(scores), "failed": failed.value, "failed_low": failed.low,
-             "failed_high": failed.high, "median": median.value, "median_low": median.low,
+             "failed_high": failed.high, "k": compared_k(study), "best_of_k": best_of_k.value,
+             "best_of_k_low": best_of_k.low, "best_of_k_high": best_of_k.high,
+             "median": median.value, "median_low": median.low,
              "median_high": median.high, "best": best}
         )  # fmt: skip
-    ends = ["failed_low", "failed_high", "median_low", "median_high"]
+    ends = ["failed_low", "failed_high", "median_low", "median_high", "best_of_k_low",
+            "best_of_k_high"]  # fmt: skip
     table = pd.DataFrame(rows).astype(dict.fromkeys(ends, float))
     return failures_positive(table)

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from analysis import statistics
 from analysis.arms import failures_positive, interval, signed
 from analysis.page import NONE, Figure, Part, Section, Table, number
+from analysis.ranking import judged_k
 from analysis.statistics import Estimate
 from analysis.style import Style, layout, score_axis, style
 from analysis.tables import Study
@@ -339,17 +340,6 @@ def _table(curves: Sequence[BudgetCurve], study: Study) -> Table:
         failures_positive(pd.DataFrame(data, columns=columns)),
         pd.DataFrame(shown, columns=heads),
     )  # fmt: skip
-
-
-def judged_k(study: Study) -> int:
-    """Return the budget at which arms are compared: as fixed beforehand, else as n allows.
-
-    By default the largest k at which every arm's median has a two-sided interval, at least 1. No
-    more than the arm with the fewest configurations has, which while a study runs may be fewer.
-    """
-    fewest = min((len(study.unit_scores(arm)) for arm in study.contenders), default=0)
-    known = max(1, statistics.largest_k_with_interval(fewest) if fewest else 1)
-    return max(1, min(study.judgement.k or known, fewest))
 
 
 def _other_scores(study: Study) -> Section | None:

@@ -12,9 +12,9 @@ from scipy import stats
 
 from analysis import paired, profiles, statistics
 from analysis.arms import interval, signed
-from analysis.budget import judged_k
 from analysis.improvement import MOST_DOTS, improvement_figure
 from analysis.page import NONE, Figure, Part, Section, Table, percent
+from analysis.ranking import judged_k
 from analysis.statistics import Comparison, Equivalence, Estimate
 from analysis.tables import Study
 from analysis.verdict import comparisons
@@ -174,13 +174,17 @@ def _who(pair: Pair) -> str:
 
 def _table(data: Pairs) -> Table:
     """Return who wins how often."""
+    tested = statistics.can_be_significant([pair.test.smallest for pair in data.pairs])
     shown = pd.DataFrame(
         {
             "arms": [_who(pair) for pair in data.pairs],
             "first better": [pair.test.wins for pair in data.pairs],
             "second better": [pair.test.losses for pair in data.pairs],
             "pairs": [pair.test.pairs for pair in data.pairs],
-            "p (Holm)": [f"{pair.test.p:.2g}" for pair in data.pairs],
+            "p (Holm)": [
+                f"{pair.test.p:.2g}" if known else NONE
+                for pair, known in zip(data.pairs, tested, strict=True)
+            ],
             "first better, share [95 %]": [
                 interval(pair.improvement, share=True) for pair in data.pairs
             ],
@@ -195,7 +199,13 @@ def _table(data: Pairs) -> Table:
         "for the number of pairs; intervals are each pair's own."
     )
     if not data.paired:
-        reading = reading.replace("p: exact", "p: Mann-Whitney")
+        reading = reading.replace("p: exact", "p: Mann-Whitney's, exact or by permutation")
+    if not all(tested):
+        least = min(pair.test.smallest for pair in data.pairs)
+        reading += (
+            f" {NONE}: so few {data.unit}s that differ cannot reach 0.05 after the adjustment, "
+            f"whatever comes (smallest p {least:.2g} before it)."
+        )
     return Table("pairs", TITLE, reading, pair_rows(data), shown)
 
 
@@ -262,10 +272,12 @@ def ordered_rows(data: Pairs) -> pd.DataFrame:
     rows = []
     for pair in data.pairs:
         value, low, high, n = pair.improvement
-        if low is None or high is None:
+        if math.isnan(value):
             continue
-        rows.append((pair.test.first, pair.test.second, value, low, high, n))
-        rows.append((pair.test.second, pair.test.first, 1 - value, 1 - high, 1 - low, n))
+        ends = (math.nan, math.nan) if low is None or high is None else (low, high)
+        turned = 1 - ends[1], 1 - ends[0]
+        rows.append((pair.test.first, pair.test.second, value, *ends, n))
+        rows.append((pair.test.second, pair.test.first, 1 - value, *turned, n))
     columns = ["arm", "against", "probability", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -307,7 +319,8 @@ def _middle_table(study: Study) -> Table:
     ]
     reading = (
         f"Interquartile mean: of the middle half of an arm's {study.unit}s, a quarter cut off at "
-        "either end, with a bootstrap interval; it has failed where more than a quarter did."
+        "either end, with a bootstrap interval of 6 or more; it has failed where more than a "
+        "quarter did."
     )
     heads = ["arm", "n", "failed", f"interquartile mean of {study.primary} [95 %]"]
     return Table("middle", "The middle half", reading, data, pd.DataFrame(shown, columns=heads))
@@ -368,6 +381,8 @@ def _tested(study: Study) -> list[Part]:
             "How often the arm of a row beats that of a column, ties counting half; in brackets "
             "where the 95 % interval holds one half, so that neither is told for the better. "
         )
+    if rows["low"].isna().any():
+        reading += f"Of fewer than {statistics.FEWEST_RUNS} runs an arm there is no interval. "
     counts = rows["n"].min(), rows["n"].max()
     n = str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} to {counts[1]}"
     what = "shared configurations a pair" if data.paired else f"{data.unit}s in the smaller arm"

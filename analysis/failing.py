@@ -333,19 +333,28 @@ def _risk_table(data: Sequence[Lasting], key: str, what: str) -> Table:
 
 
 def log_rank_data(data: Sequence[Lasting]) -> pd.DataFrame:
-    """Return the log-rank p of every pair of arms, and Holm's over all pairs."""
+    """Return the log-rank test of every pair of arms of which one had the event.
+
+    Returns:
+        One row a pair: `p` by permutation of the arms' labels, `p_holm` over all pairs,
+        `smallest_p` that any split of the pair's trials could have, and `tested`, whether that
+        could be below 0.05 after Holm's adjustment.
+    """
     pairs = [
-        pair
-        for pair in itertools.combinations(data, 2)
-        if pair[0].observed.any() or pair[1].observed.any()
+        ((a.times, a.observed), (b.times, b.observed), a.arm, b.arm)
+        for a, b in itertools.combinations(data, 2)
+        if a.observed.any() or b.observed.any()
     ]
-    p = [statistics.log_rank((a.times, a.observed), (b.times, b.observed)) for a, b in pairs]
+    p = [statistics.log_rank(a, b) for a, b, *_ in pairs]
+    smallest = [statistics.smallest_log_rank_p(a, b) for a, b, *_ in pairs]
     return pd.DataFrame(
         {
-            "first": [a.arm for a, _ in pairs],
-            "second": [b.arm for _, b in pairs],
+            "first": [first for *_, first, _ in pairs],
+            "second": [second for *_, second in pairs],
             "p": p,
-            "p_holm": statistics.holm(p) if p else [],
+            "p_holm": statistics.holm(p),
+            "smallest_p": smallest,
+            "tested": np.array(statistics.can_be_significant(smallest), dtype=bool),
         }
     )
 
@@ -356,12 +365,32 @@ def _log_rank_part(data: Sequence[Lasting], key: str, what: str, sound: bool) ->
     if not sound:
         return f"Arms are not tested for how long they last to {what}, {DEPENDENT}."
     rows = log_rank_data(data)
-    shown = rows.assign(p=rows["p"].map(number), p_holm=rows["p_holm"].map(number))
-    reading = (
-        "Log-rank tests that two arms last alike, two-sided, adjusted by Holm for the number of "
-        "pairs. Arms that share their configurations are taken as independent, which errs on the "
-        "side of no difference."
+    if rows.empty:
+        return f"Arms are not tested for how long they last to {what}: none of these came to it."
+    if not rows["tested"].any():
+        least, pairs = rows["smallest_p"].min(), len(rows)
+        most = max(len(lasting.times) for lasting in data)
+        adjusted = f", {min(1.0, least * pairs):.2g} after adjustment for {pairs} pairs"
+        return (
+            f"Arms are not tested for how long they last to {what}: of so few trials (at most "
+            f"{most} an arm) and events even the most extreme split between two arms would have "
+            f"p = {least:.2g}{adjusted if pairs > 1 else ''}."
+        )
+    tested = rows[rows["tested"]]
+    shown = tested[["first", "second"]].assign(
+        p=tested["p"].map(number), p_holm=tested["p_holm"].map(number)
     )
+    reading = (
+        "Log-rank tests that two arms last alike, two-sided, by permutation of the arms' labels "
+        "(by chi-square where both arms have 100 trials and the two 50 events), adjusted by Holm "
+        "for the number of pairs. Arms that share their configurations are taken as independent, "
+        "which errs on the side of no difference."
+    )
+    if few := len(rows) - len(tested):
+        reading += (
+            f" {few} of {len(rows)} pairs are not shown: too few trials or events for any split "
+            "of them to be significant."
+        )
     title = f"Do arms differ in how long they last to {what}?"
     return Table(f"{key}-log-rank", title, reading, rows, shown)
 

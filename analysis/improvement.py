@@ -93,6 +93,6 @@ def _words(rows: pd.DataFrame, arms: Sequence[str]) -> list[list[str]]:
     """Return each cell's number, in brackets where its interval holds one half."""
     known = {}
     for arm, other, value, low, high in rows.iloc[:, :5].itertuples(index=False):
-        open_ = low <= 0.5 <= high
+        open_ = not (low > 0.5 or high < 0.5)  # nor where there is no interval
         known[arm, other] = f"({value:.2f})" if open_ else f"{value:.2f}"
     return [[known.get((arm, other), "") for other in arms] for arm in arms]

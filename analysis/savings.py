@@ -33,8 +33,9 @@ from analysis.stopping import (
 from analysis.style import COLORS, layout
 from analysis.tables import Study
 
-DRAWS, FEWEST_DRAWN = 2000, 8
-"""Bootstrap draws of an interval, and the fewest configurations that it is drawn from."""
+DRAWS, FEWEST_DRAWN, FEWEST_STOPPED = 2000, 20, 10
+"""Bootstrap draws of an interval, the fewest configurations that it is drawn from, and the fewest
+of them in which something is saved: of 8 of which a rule stops a tenth it covers 63 %."""
 
 
 class Saving(NamedTuple):
@@ -246,7 +247,9 @@ def _bests(
 def _shares(parts: Sequence[Floats], wholes: Floats, clusters: Sequence[str]) -> list[Estimate]:
     """Return the ratios of sums with their percentile bootstrap intervals over clusters.
 
-    What a rule decides of a trial is held fixed, also where it depends on other trials.
+    No interval of fewer than 20 clusters, nor where fewer than 10 have a part above 0. Percentiles
+    are widened as those of `interquartile_mean`. What a rule decides of a trial is held fixed,
+    also where it depends on other trials.
     """
     codes, names = pd.factorize(np.asarray(clusters, dtype=object))
     columns = [np.bincount(codes, column, len(names)) for column in (*parts, wholes)]
@@ -262,11 +265,16 @@ def _shares(parts: Sequence[Floats], wholes: Floats, clusters: Sequence[str]) ->
         picked = rng.integers(len(sums), size=len(sums))
         draw[:] = np.bincount(picked, minlength=len(sums)) @ sums
     drawn = drawn[drawn[:, -1] > 0]
-    tail = (1 - CONFIDENCE) / 2
+    degrees = len(sums) - 1
+    reach = math.sqrt(1 + 1 / degrees) * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
+    tail = float(stats.norm.cdf(-reach))
     low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], (tail, 1 - tail), axis=0)
+    stopped = (sums[:, :-1] > 0).sum(axis=0)
     return [
         Estimate(value / whole, float(least), float(most), n)
-        for value, least, most in zip(values, low, high, strict=True)
+        if some >= FEWEST_STOPPED
+        else Estimate(value / whole, None, None, n)
+        for value, least, most, some in zip(values, low, high, stopped, strict=True)
     ]
 
 
@@ -297,7 +305,8 @@ def told(data: Savings) -> str:
     parts.append(
         f"Hatched: rules that make an arm's best worse, stopped trials counting by their best "
         f"checkpoint so far. ASHA and median stopping decide within an arm on {data.reported}. "
-        f"Lines: 95 % intervals over configurations."
+        f"Lines: 95 % intervals over configurations, where a rule saves something in "
+        f"{FEWEST_STOPPED} of {FEWEST_DRAWN} or more."
     )
     return " ".join(parts)
 

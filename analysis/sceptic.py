@@ -16,11 +16,12 @@ import plotly.graph_objects as go
 from scipy import stats
 
 from analysis import statistics
-from analysis.arms import failures_positive, interval, signed
-from analysis.budget import judged_k, why_none
+from analysis.arms import failures_positive, honest, interval, signed
+from analysis.budget import why_none
 from analysis.comparisons import scaled_scores
 from analysis.distribution import oriented, score_distribution_data, score_distribution_figure
 from analysis.page import NONE, Figure, Part, Section, Table, number
+from analysis.ranking import judged_k
 from analysis.sensitivity import edges
 from analysis.statistics import Estimate
 from analysis.style import layout
@@ -132,6 +133,8 @@ class ControlOutcome(NamedTuple):
     losses: int
     pairs: int
     p: float
+    smallest: float
+    """The smallest p that any outcome of so many runs, with as many ties, could have."""
 
     @property
     def told_apart(self) -> bool:
@@ -142,7 +145,7 @@ class ControlOutcome(NamedTuple):
 def control_outcomes(study: Study) -> list[ControlOutcome]:
     """Compare every control with its arm, as any two arms are."""
     return [
-        ControlOutcome(kind, arm, copy, c.wins, c.losses, c.pairs, c.p)
+        ControlOutcome(kind, arm, copy, c.wins, c.losses, c.pairs, c.p, c.smallest)
         for kind, (arm, copy) in study.controls.items()
         if (c := compared(study, arm, copy)) is not None
     ]
@@ -194,7 +197,7 @@ def _control_name(kind: str) -> str:
 def control_sentence(outcome: ControlOutcome) -> str:
     """Return in words what a control showed."""
     o = outcome
-    decided, ties = o.wins + o.losses, o.pairs - o.wins - o.losses
+    ties = o.pairs - o.wins - o.losses
     why = (
         f" In {ties} of {o.pairs} pairs both failed or scored alike, which tells nothing."
         if ties
@@ -206,11 +209,16 @@ def control_sentence(outcome: ControlOutcome) -> str:
                 f"{o.arm} run twice is told apart (p = {o.p:.2g}): noise alone makes differences "
                 f"that look real here, so take every finding with care."
             )
-        blind = 2 * 0.5**decided >= ALPHA
+        blind = o.smallest >= ALPHA
         sure = " with so few pairs nothing could have been" if blind else " as it must be"
         return f"{o.arm} run twice is not told apart (p = {o.p:.2g}),{sure}.{why}"
     if passed(o):
         return f"An arm broken on purpose is seen to lose (p = {o.p:.2g}), as it must."
+    if o.smallest >= ALPHA:
+        return (
+            f"An arm broken on purpose is not seen to lose (p = {o.p:.2g}), and of so few runs "
+            f"that differ none could have been: this study is too small to tell anything.{why}"
+        )
     return (
         f"An arm broken on purpose is not seen to lose (p = {o.p:.2g}): this study is too small, "
         f"or its score or its rule of failure blind, to tell anything.{why}"
@@ -227,6 +235,7 @@ class Lead(NamedTuple):
         p: Share of shuffles in which some arm leads by as much or more.
         single_median: Median lead of the best of as many identical arms in their own best of k,
             one draw each: what single studies of k configurations report.
+        configs: Configurations of an arm that enter: where they are shared, those of all arms.
     """
 
     k: int
@@ -237,6 +246,7 @@ class Lead(NamedTuple):
     null_high: float
     p: float
     single_median: float
+    configs: int
 
 
 def lead_data(study: Study) -> Lead | None:
@@ -271,7 +281,7 @@ def lead_data(study: Study) -> Lead | None:
     p = (1 + int((null >= ratio).sum())) / (1 + SHUFFLES)
     middle, most = np.quantile(null, [0.5, 0.95], method="higher")
     chance = float(np.nanquantile(single, 0.5, method="higher"))
-    return Lead(k, first, second, ratio, float(middle), float(most), p, chance)
+    return Lead(k, first, second, ratio, float(middle), float(most), p, chance, len(table))
 
 
 def _shuffled(values: np.ndarray, rng: np.random.Generator, paired: bool) -> np.ndarray:
@@ -316,8 +326,11 @@ def _lead(study: Study) -> Section | None:
         )
         return Section("sceptic-lead", title, [f"This cannot be told here. {why}"])
     m = len(study.contenders)
+    shared = ""
+    if study.paired and lead.configs < max(len(study.unit_scores(a)) for a in study.contenders):
+        shared = f"Over the {lead.configs} configurations that all arms have: "
     said = (
-        f"At k = {lead.k} configurations the best arm, {lead.first}, leads the second, "
+        f"{shared}At k = {lead.k} configurations the best arm, {lead.first}, leads the second, "
         f"{lead.second}, by a factor of {lead.ratio:.3g} in the median. Where the arms' labels "
         f"are shuffled, so that no arm is better, the best of {m} leads by {lead.null_median:.3g} "
         f"(median) and in one of twenty by {lead.null_high:.3g} or more; by as much as here or "
@@ -567,8 +580,8 @@ def _narrow(study: Study) -> Section | None:
             scores = of.unit_scores(arm)
             median = Estimate(math.nan, None, None, 0)
             if len(scores):
-                median = signed(statistics.median_best_of_k(scores, 1), study.sign)
-            failed = statistics.rate(int(np.isinf(scores).sum()), len(scores))
+                median = signed(honest(statistics.median_best_of_k(scores, 1), study), study.sign)
+            failed = honest(statistics.rate(int(np.isinf(scores).sum()), len(scores)), study)
             data.append((arm, name, len(scores), failed.value, *median[:3]))
             share = interval(failed, share=True)
             shown.append((arm, name, len(scores), share, interval(median)))

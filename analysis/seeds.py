@@ -43,6 +43,8 @@ class BestConfig(NamedTuple):
         failed: The others, which median and quartiles count as infinitely bad.
         sd: Over seeds, n - 1 below; NaN for one seed.
         mean: With Student's interval; none for one seed.
+        geometric: The geometric mean of the same seeds with Student's interval of the logarithms,
+            NaN where not all scores are above 0.
         low_quartile: By rank, of all seeds.
         high_quartile: By rank, of all seeds.
     """
@@ -57,6 +59,7 @@ class BestConfig(NamedTuple):
     median: Estimate
     low_quartile: float
     high_quartile: float
+    geometric: Estimate = Estimate(math.nan, None, None, 0)
 
 
 def best_trials(study: Study, arm: str) -> pd.DataFrame:
@@ -102,7 +105,25 @@ def _best_config(study: Study, arm: str) -> BestConfig:
         median=signed(median, study.sign),
         low_quartile=float(low),
         high_quartile=float(high),
+        geometric=geometric_mean(study, finite),
     )
+
+
+def geometric_mean(study: Study, scores: np.ndarray) -> Estimate:
+    """Return the geometric mean of an arm's finite scores with Student's interval of their logs.
+
+    NaN unless all are above 0 as they are told. Scores over seeds are skewed: at a log standard
+    deviation of 0.7 Student's interval of the plain mean covers 0.88 to 0.93 at 2 to 50 seeds,
+    and this one 0.95.
+    """
+    told = study.sign * scores
+    if not len(told) or not (told > 0).all():
+        return Estimate(math.nan, None, None, 0)
+    logs = mean_interval(np.log(told))
+    if study.adaptive:
+        logs = honest(logs, study)
+    ends = [None if end is None else math.exp(end) for end in (logs.low, logs.high)]
+    return Estimate(math.exp(logs.value), *ends, logs.n)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
@@ -116,20 +137,25 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:
 
 
 def _best_table(study: Study, found: Sequence[BestConfig]) -> Table:
+    logs = all(math.isfinite(b.geometric.value) for b in found if b.ok)
+    centre = "geometric_mean" if logs else "mean"
+    centres = [b.geometric if logs else b.mean for b in found]
     data = [
         {"arm": b.arm, "config": b.config, "parameters": b.parameters, "ok": b.ok,
-         "failed": b.failed, "mean": b.mean.value, "sd": b.sd, "mean_low": b.mean.low,
-         "mean_high": b.mean.high, "median": b.median.value, "median_low": b.median.low,
+         "failed": b.failed, "mean": b.mean.value, "sd": b.sd, centre: c.value,
+         f"{centre}_low": c.low, f"{centre}_high": c.high,
+         "median": b.median.value, "median_low": b.median.low,
          "median_high": b.median.high, "low_quartile": b.low_quartile,
          "high_quartile": b.high_quartile}
-        for b in found
+        for b, c in zip(found, centres, strict=True)
     ]  # fmt: skip
     shown = [
         {"arm": b.arm, "configuration": _called(b), "seeds": str(b.ok + b.failed),
-         "failed": str(b.failed), "mean ± sd": _mean_sd(b), "mean [95 %]": interval(b.mean),
+         "failed": str(b.failed), "mean ± sd": _mean_sd(b),
+         f"{centre.replace('_', ' ')} [95 %]": interval(c),
          "median [95 %]": interval(b.median),
          "quartiles": f"{number(b.low_quartile)} to {number(b.high_quartile)}"}
-        for b in found
+        for b, c in zip(found, centres, strict=True)
     ]  # fmt: skip
     return Table("best-configs", "Each arm's best configuration", _how_read(study, found),
                  failures_positive(pd.DataFrame(data)), pd.DataFrame(shown))  # fmt: skip
@@ -159,7 +185,8 @@ def _how_read(study: Study, found: Sequence[BestConfig]) -> str:
         f"{chosen}{study.primary} over training seeds. Mean ± standard deviation as Lucic et al. "
         f"2018 print them, over the seeds that did not fail; seeds that failed{lost} are left out "
         f"there, and count as infinitely bad in median and quartiles. Brackets: 95 % intervals, "
-        f"Student's of the mean and by rank of the median, [none] where so few give none, or "
+        f"Student's of the geometric mean (of the plain one where not all scores are above 0; it "
+        f"holds if these are normal) and by rank of the median, [none] where so few give none, or "
         f"where the search was adaptive."
     )
 

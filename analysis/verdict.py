@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 
+import pandas as pd
+
 from analysis import statistics
 from analysis.statistics import Comparison
 from analysis.tables import Study
@@ -30,13 +32,15 @@ def compared(study: Study, first: str, second: str) -> Comparison | None:
         return None
     a, b = study.unit_scores(first), study.unit_scores(second)
     if study.paired:
-        common = a.index.intersection(b.index)
+        common = _shared(study, first, second)
         wins, losses, p = statistics.sign_test(a[common], b[common])
-        return Comparison(first, second, wins, losses, len(common), p)
+        smallest = statistics.smallest_sign_p(wins + losses)
+        return Comparison(first, second, wins, losses, len(common), p, smallest)
     if not len(a) or not len(b):
         return None
     wins, losses, p = statistics.rank_test(a, b)
-    return Comparison(first, second, wins, losses, len(a) * len(b), p)
+    smallest = statistics.smallest_rank_p(a, b)
+    return Comparison(first, second, wins, losses, len(a) * len(b), p, smallest)
 
 
 def comparisons(study: Study) -> list[Comparison]:
@@ -92,12 +96,12 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
     n = str(fewest) if fewest == most else f"{fewest} to {most}"
     pairs = math.comb(arms, 2)
     counted = f"{pairs} comparison{'s' if pairs > 1 else ''}"
-    smallest = min(1.0, 2 * 0.5**most * pairs)
     start = (
         f"This study cannot tell its {arms} arms apart: with {n} "
         f"{study.unit}{'s' if most > 1 else ''} an arm"
     )
-    if study.paired and smallest > ALPHA:
+    smallest = _smallest_adjusted(study)
+    if smallest > ALPHA:
         possible = (
             "no outcome could have been significant"
             if smallest >= 1
@@ -109,3 +113,21 @@ def _cannot_tell(study: Study, fewest: int, most: int) -> str:
         f"{start}, no difference is larger than chance would make it (smallest adjusted "
         f"p = {least:.2g} over {counted}); that is no proof that they are equal."
     )
+
+
+def _smallest_adjusted(study: Study) -> float:
+    """Return the smallest Holm-adjusted p that any outcome of so many runs an arm could have."""
+    n = {arm: len(study.unit_scores(arm)) for arm in study.contenders}
+    pairs = list(itertools.combinations(n, 2))
+    if study.paired:
+        shared = [len(_shared(study, first, second)) for first, second in pairs]
+        smallest = [statistics.smallest_sign_p(number) for number in shared]
+    else:
+        # Different scores: ties only make it larger.
+        smallest = [statistics.smallest_permutation_p(range(n[a] + n[b]), n[a]) for a, b in pairs]
+    return min(statistics.holm(smallest))
+
+
+def _shared(study: Study, first: str, second: str) -> pd.Index[str]:
+    """Return the configurations that two arms share."""
+    return study.unit_scores(first).index.intersection(study.unit_scores(second).index)

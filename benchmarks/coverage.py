@@ -23,9 +23,15 @@ from scipy import integrate, stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis import statistics  # noqa: E402
+from analysis.sanity import rank_agreement  # noqa: E402
+from analysis.savings import _shares as shares_saved  # noqa: E402
+from analysis.seeds import mean_interval  # noqa: E402
 
 SPREAD = 0.7
-SIZES = (12, 16, 50, 100)
+SIZES = (3, 4, 6, 8, 12, 16, 50, 100)
+"""Below a dozen, intervals that a method does not give count as those that hold everything."""
+LEVELS = (0.05, 0.05 / 6)
+"""Of tests: alone, and the smallest of six pairs of arms by Holm's method."""
 POPULATION = stats.lognorm(SPREAD)
 Interval = tuple[float | None, float | None]
 
@@ -45,10 +51,14 @@ class Case(NamedTuple):
 
 
 def holds(interval: Interval, truth: float) -> tuple[bool, float]:
-    """Tell whether the interval holds the truth, and its width; without both ends it does not."""
+    """Tell whether the interval holds the truth, and its width; without both ends it claims none.
+
+    A study that shows no interval misleads nobody: coverage is one less the share of studies that
+    show an interval without the truth in it.
+    """
     low, high = interval
     if low is None or high is None:
-        return False, math.nan
+        return True, math.nan
     return low <= truth <= high, high - low if low < math.inf else 0.0
 
 
@@ -68,7 +78,7 @@ def best_of_k() -> Iterator[Case]:
     """The population's median best of k, up to the largest k with an interval."""
     for n in SIZES:
         largest = statistics.largest_k_with_interval(n)
-        for k in sorted({1, (1 + largest) // 2, largest}):
+        for k in sorted({1, (1 + largest) // 2, max(1, largest)} - {0}):
             for failures in (0.0, 0.2, 0.6):
                 truth = quantile(1 - 2 ** (-1 / k), failures)
 
@@ -197,8 +207,10 @@ def profile() -> Iterator[Case]:
 def intraclass() -> Iterator[Case]:
     """Normal effects of configuration and seed."""
     designs = {"2 seeds each": 2, "5 seeds each": 5, "1 to 5 seeds": None}
-    for n in (6, 12, 20, 50):
+    for n in (2, 3, 6, 12, 20, 50):
         for name, seeds in designs.items():
+            if n < 3 and seeds is None:  # one of the two has a single seed
+                continue
             for share in (0.3, 0.8):
 
                 def study(rng, n=n, seeds=seeds, share=share):
@@ -264,9 +276,127 @@ def firth() -> Iterator[Case]:
             yield Case("Firth's slope", n, f"slope {slope}", "profile likelihood", study)
 
 
+def seed_mean() -> Iterator[Case]:
+    """The mean over seeds of one configuration, of scores that vary little and much."""
+    for n in (2, 3, 4, 6, 8, 12, 50):
+        for spread in (0.1, 0.3, 0.7):
+
+            def geometric(rng, n=n, spread=spread):
+                found = mean_interval(np.log(rng.lognormal(0, spread, n)))
+                return holds((found.low, found.high), 0.0)
+
+            def plain(rng, n=n, spread=spread):
+                found = mean_interval(rng.lognormal(0, spread, n))
+                return holds((found.low, found.high), math.exp(spread**2 / 2))
+
+            setting = f"log sd {spread}"
+            yield Case("mean over seeds", n, setting, "Student, logarithms", geometric)
+            yield Case("mean over seeds", n, setting, "[Student, plain]", plain)
+
+
+def rank_correlation() -> Iterator[Case]:
+    """Spearman's rho of two scores of n generators."""
+    for n in (8, 12, 20):
+        for r in (0.0, 0.5, 0.8, 0.95):
+
+            def study(rng, n=n, r=r):
+                x = rng.normal(size=n)
+                y = r * x + math.sqrt(1 - r * r) * rng.normal(size=n)
+                found = rank_agreement(x, y)
+                return holds((found.low, found.high), 6 / math.pi * math.asin(r / 2))
+
+            yield Case("rank correlation", n, f"r = {r}", "percentile bootstrap", study)
+
+
+def saved_share() -> Iterator[Case]:
+    """The share of seconds that a rule saves which stops some of n trials."""
+    for n in (8, 12, 20, 50):
+        for stopped in (0.1, 0.5):
+
+            def study(rng, n=n, stopped=stopped):
+                seconds = rng.lognormal(0, 0.3, n)
+                saved = np.where(rng.random(n) < stopped, rng.uniform(0.2, 0.9, n) * seconds, 0)
+                [found] = shares_saved([saved], seconds, [str(i) for i in range(n)])
+                return holds((found.low, found.high), 0.55 * stopped)
+
+            yield Case("share saved", n, f"{stopped:.0%} stopped", "widened bootstrap", study)
+
+
+def log_rank() -> Iterator[Case]:
+    """The size of the log-rank test: arms that last alike, censored alike or not."""
+    for n in (3, 4, 6, 8, 12, 30, 100):
+        for setting, scale, ends, step in (
+            ("", 1.0, (1.0, 1.0), 0.0), ("ties", 1.0, (1.0, 1.0), 0.125),
+            ("few end", 9.0, (1.0, 1.0), 0.0), ("none is censored", 0.1, (1.0, 1.0), 0.0),
+            ("censored unlike", 1.0, (0.4, 1.0), 0.0),
+        ):  # fmt: skip
+
+            def arms(rng, n=n, scale=scale, ends=ends, step=step):
+                for end in ends:
+                    times = rng.exponential(scale, n)
+                    times = np.ceil(times / step) * step if step else times
+                    yield np.minimum(times, end), times <= end
+
+            for level in LEVELS:
+
+                def ours(rng, arms=arms, level=level):
+                    return statistics.log_rank(*arms(rng)) > level, math.nan
+
+                def chi_square(rng, arms=arms, level=level):
+                    p = statistics.log_rank(*arms(rng), method="asymptotic")
+                    return p > level, math.nan
+
+                said = f"{level:.3f}{', ' + setting if setting else ''}"
+                yield Case("log-rank test", n, said, "permutation", ours)
+                if n < 100:  # from there on it is the one in use
+                    yield Case("log-rank test", n, said, "[chi-square]", chi_square)
+
+
+def rank_tests() -> Iterator[Case]:
+    """The size of Mann-Whitney's test, of scores that tie and that fail."""
+    for n in (3, 4, 6, 8, 12, 50):
+        for failures, ties in ((0.0, False), (0.3, False), (0.7, False), (0.0, True)):
+            for level in LEVELS:
+
+                def study(rng, n=n, failures=failures, ties=ties, level=level):
+                    a, b = (drawn(rng, n, failures) for _ in "ab")
+                    p = statistics.rank_test(np.round(a), np.round(b)) if ties else (
+                        statistics.rank_test(a, b)
+                    )  # fmt: skip
+                    return p[2] > level, math.nan
+
+                setting = f"{level:.3f}, {'ties' if ties else f'{failures:.0%} fail'}"
+                yield Case("rank test", n, setting, "exact or permutation", study)
+
+
+def sign_tests() -> Iterator[Case]:
+    """The size of the sign test over shared configurations."""
+    for n in (3, 4, 6, 8, 12, 50):
+        for level in LEVELS:
+
+            def study(rng, n=n, level=level):
+                return statistics.sign_test(*rng.random((2, n)))[2] > level, math.nan
+
+            yield Case("sign test", n, f"{level:.3f}", "exact", study)
+
+
+def firth_tests() -> Iterator[Case]:
+    """The size of the test of one coefficient where 5 of few configurations fail."""
+    for n, columns in ((10, 1), (16, 5), (30, 6)):
+
+        def study(rng, n=n, columns=columns):
+            failed = rng.permutation(n) < 5
+            x = rng.uniform(size=(n, columns))
+            fit = statistics.firth_logistic(x, failed, [str(i) for i in range(columns)])
+            return bool(fit.p[1] > 0.05), math.nan
+
+        setting = f"0.050, {columns} columns, 5 fail"
+        yield Case("Firth's test", n, setting, "likelihood ratio", study)
+
+
 def across() -> Iterator[Case]:
     """Logarithms of ratios that vary over data sets."""
-    for n in (3, 4, 10):
+    for n in (2, 3, 4, 10):
 
         def study(rng, n=n):
             found = statistics.across_datasets(rng.normal(0.1, 0.2, n)).ratio
@@ -286,6 +416,13 @@ TOPICS = (
     survival,
     firth,
     across,
+    seed_mean,
+    rank_correlation,
+    saved_share,
+    log_rank,
+    rank_tests,
+    sign_tests,
+    firth_tests,
 )
 
 

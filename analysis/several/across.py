@@ -13,9 +13,10 @@ from scipy import stats
 
 from analysis import statistics
 from analysis.arms import failures_positive, interval, signed
-from analysis.budget import judged_k, why_none
+from analysis.budget import why_none
 from analysis.comparisons import scaled_scores
 from analysis.page import NONE, Figure, Part, Section, Table, number
+from analysis.ranking import judged_k
 from analysis.several.shared import common_arms, dataset, no_sample
 from analysis.statistics import Estimate
 from analysis.style import layout, style
@@ -89,14 +90,16 @@ def ratio_rows(studies: Mapping[str, Study]) -> pd.DataFrame:
     for name, study in entered.items():
         tests = [compared(study, arm, reference) for arm in others]
         adjusted = statistics.holm([test.p if test else 1.0 for test in tests])
-        for arm, test, p in zip(others, tests, adjusted, strict=True):
+        smallest = [test.smallest if test else 1.0 for test in tests]
+        tested = statistics.can_be_significant(smallest)
+        for arm, p, known_p in zip(others, adjusted, tested, strict=True):
             ratio = statistics.ratio_of_best_of_k(scores[name][arm], scores[name][reference], k)
             known = study.independent
             rows.append(
                 (name, dataset(study), arm, reference, k, ratio.value,
                  _end(ratio.low, known), _end(ratio.high, known), ratio.n,
                  _paired_ratio(study, scores[name][arm], scores[name][reference]),
-                 p if test else math.nan)
+                 p if known_p else math.nan)
             )  # fmt: skip
     return pd.DataFrame(rows, columns=RATIO_COLUMNS)
 
@@ -182,7 +185,7 @@ def _ratio_table(ratios: pd.DataFrame) -> Table:
     )
     reading = (
         f"Each study's own test of the arm against {ratios['reference'].iloc[0]}, adjusted over "
-        f"the arms of that study."
+        f"the arms of that study; {NONE} where so few runs could not reach 0.05 whatever came."
     )
     return Table("ratios", "Study by study", reading, ratios, shown)
 

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis import statistics
-from analysis.arms import interval, signed
+from analysis.arms import honest, independent_runs, interval, signed
 from analysis.comparisons import ratio_scale
 from analysis.page import Figure, Part, Section, Table
 from analysis.sceptic import narrowed
@@ -57,6 +57,8 @@ def repeated_sentence(first: str, second: str, pairs: pd.DataFrame) -> str:
         )
     told = f"{first} and {second} share n = {n} trials, {equal} of them with equal scores"
     better = second if wins > losses else first
+    if statistics.smallest_sign_p(wins + losses) >= ALPHA:
+        return f"{told}; the others are too few to tell which is better."
     if p >= ALPHA:
         return f"{told}; neither is better in more of them than chance would give (p = {p:.2g})."
     return f"{told}; {better} is better in {max(wins, losses)} of {wins + losses} (p = {p:.2g})."
@@ -82,6 +84,12 @@ def changes(studies: Mapping[str, Study]) -> Section | None:
     return Section("changes", "Trials that several studies share", parts) if parts else None
 
 
+def _draws(study: Study, pairs: pd.DataFrame) -> bool:
+    """Return whether the trials that two studies share are independent draws."""
+    mine = study.outcomes[study.outcomes["trial_id"].isin(pairs["trial_id"])]
+    return independent_runs(mine, study)
+
+
 def _change(
     index: int, first: str, second: str, studies: Mapping[str, Study], pairs: pd.DataFrame
 ) -> Section:
@@ -90,6 +98,8 @@ def _change(
     before, after = (ratio_scale(scored[c], studies[first].sign) for c in ("first", "second"))
     if len(scored) and before is not None and after is not None:
         ratio = statistics.paired_ratio(after, before)
+        if not _draws(studies[first], pairs):
+            ratio = ratio._replace(low=None, high=None)
         said.append(
             f"Median of {second} / {first} (below 1: {second} is better) over the n = {ratio.n} "
             f"of {len(pairs)} trials that have a score in both: {interval(ratio)}."
@@ -191,7 +201,7 @@ def _narrow_table(
             scores = study.unit_scores(arm)
             median = Estimate(math.nan, None, None, 0)
             if len(scores):
-                median = signed(statistics.median_best_of_k(scores, 1), study.sign)
+                median = signed(honest(statistics.median_best_of_k(scores, 1), study), study.sign)
             rows.append((arm, name, len(scores), int(np.isinf(scores).sum()), interval(median)))
     keys = ", ".join(sorted({key for space in spaces.values() for key in space}))
     reading = (

@@ -16,16 +16,24 @@ from analysis.statistics.best_of_k import (
     quantile_interval,
 )
 from analysis.statistics.comparing import (
+    FEWEST_RUNS,
     Comparison,
     Profile,
+    can_be_significant,
     holm,
     interquartile_mean,
     performance_profile,
     probability_of_improvement,
     rank_test,
     sign_test,
+    smallest_rank_p,
 )
 from analysis.statistics.estimate import CONFIDENCE, Estimate
+from analysis.statistics.permutation import (
+    permutation_p,
+    smallest_permutation_p,
+    smallest_sign_p,
+)
 from analysis.statistics.rates import FirthFit, firth_logistic, rate
 from analysis.statistics.ratios import (
     AcrossDatasets,
@@ -37,7 +45,7 @@ from analysis.statistics.ratios import (
     ratio_of_best_of_k,
 )
 from analysis.statistics.selection import Optimism, optimism_of_choosing, seed_optimism
-from analysis.statistics.survival import Survival, kaplan_meier, log_rank
+from analysis.statistics.survival import Survival, kaplan_meier, log_rank, smallest_log_rank_p
 from analysis.statistics.variance import (
     VarianceComponents,
     seeds_for_difference,
@@ -47,6 +55,7 @@ from analysis.statistics.variance import (
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_RUNS",
     "AcrossDatasets",
     "ChanceLead",
     "Comparison",
@@ -60,6 +69,7 @@ __all__ = [
     "VarianceComponents",
     "across_datasets",
     "budget_grid",
+    "can_be_significant",
     "equivalent",
     "equivalent_best_of_k",
     "expected_best_of_k",
@@ -74,6 +84,7 @@ __all__ = [
     "optimism_of_choosing",
     "paired_ratio",
     "performance_profile",
+    "permutation_p",
     "probability_of_improvement",
     "quantile_interval",
     "rank_test",
@@ -83,5 +94,9 @@ __all__ = [
     "seeds_for_difference",
     "seeds_to_tell",
     "sign_test",
+    "smallest_log_rank_p",
+    "smallest_permutation_p",
+    "smallest_rank_p",
+    "smallest_sign_p",
     "variance_components",
 ]

@@ -17,6 +17,16 @@ from analysis.statistics.estimate import (
     checked_pairs,
     checked_scores,
 )
+from analysis.statistics.permutation import permutation_p, smallest_permutation_p
+
+FEWEST_RUNS = 4
+"""Runs of either arm below which the probability of improvement has no interval."""
+FEWEST_AVERAGED = 6
+"""Scores below which the interquartile mean has no interval."""
+EXACT_PAIRS = 20_000
+"""Pairs up to which Mann-Whitney's exact distribution takes less than a tenth of a second."""
+ASYMPTOTIC_RANKS = 50
+"""Scores of either arm from which on the normal approximation of Mann-Whitney's test is used."""
 
 
 class Comparison(NamedTuple):
@@ -29,6 +39,8 @@ class Comparison(NamedTuple):
     losses: int
     pairs: int
     p: float
+    smallest: float = 0.0
+    """The smallest p that any outcome with as many runs, and as many ties, could have."""
 
 
 def sign_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
@@ -44,13 +56,42 @@ def sign_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
 
 
 def rank_test(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
-    """Return wins and losses over all pairs of two independent samples, and Mann-Whitney's p."""
+    """Return wins and losses over all pairs of two independent samples, and Mann-Whitney's p.
+
+    The p is exact without ties up to `EXACT_PAIRS` pairs, and with ties where there are at most
+    20,000 ways to label the scores. Else it is that of labels drawn at random (`permutation_p`),
+    or, from `ASYMPTOTIC_RANKS` scores an arm on, the normal approximation, which is valid there.
+
+    Args:
+        first: Scores of the first arm, lower is better, +inf for a failure; failures tie.
+        second: Scores of the second.
+    """
     a, b = np.asarray(first, dtype=float), np.sort(np.asarray(second, dtype=float))
     wins = int((len(b) - np.searchsorted(b, a, side="right")).sum())
     losses = int(np.searchsorted(b, a, side="left").sum())
-    ranks = stats.rankdata(np.concatenate([a, b]))  # finite stand-ins: failures tie at the end
-    p = stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], alternative="two-sided").pvalue
-    return wins, losses, float(p)
+    return wins, losses, _rank_p(*_ranks(a, b))
+
+
+def _ranks(first: Array, second: Array) -> tuple[Array, Array]:
+    """Return the scores' ranks, which are finite: failures tie at the end."""
+    ranks = stats.rankdata(np.concatenate([first, second]))
+    return ranks[: len(first)], ranks[len(first) :]
+
+
+def _rank_p(first: Array, second: Array) -> float:
+    """Return the two-sided p of Mann-Whitney's test of two samples of ranks."""
+    tied = len(np.unique(np.concatenate([first, second]))) < len(first) + len(second)
+    if not tied and len(first) * len(second) <= EXACT_PAIRS:
+        return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
+    if min(len(first), len(second)) >= ASYMPTOTIC_RANKS:
+        return float(stats.mannwhitneyu(first, second, method="asymptotic").pvalue)
+    return permutation_p(first, second)
+
+
+def smallest_rank_p(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the smallest p of `rank_test` over all ways to deal these scores to the two arms."""
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    return smallest_permutation_p(np.concatenate(_ranks(a, b)), len(a))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -61,6 +102,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, (len(order) - rank) * p_values[index])
         adjusted[index] = min(1.0, running)
     return [float(p) for p in adjusted]
+
+
+def can_be_significant(smallest: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Return for each test whether any outcome could be significant after Holm's adjustment.
+
+    Args:
+        smallest: The smallest p that each test can have.
+        level: Of the tests together.
+    """
+    return [p < level for p in holm(smallest)]
 
 
 def probability_of_improvement(
@@ -82,7 +133,9 @@ def probability_of_improvement(
         confidence: Coverage of the interval, nominally.
 
     Returns:
-        The probability; n is the number of pairs, or of runs in the smaller arm.
+        The probability; n is the number of pairs, or of runs in the smaller arm. No interval
+        where an arm of independent samples has fewer than 4 runs: of 3 against 3, where one beats
+        the other throughout once in ten times by chance, it held one half in 88 % of studies.
 
     Raises:
         ValueError: An arm has no scores or NaN, or pairs differ in number.
@@ -95,8 +148,10 @@ def probability_of_improvement(
     value = (1 + (wins - losses) / (len(a) * len(b))) / 2
     score = _newcombe(value, len(a), len(b), confidence)
     logit = _brunner_munzel(value, a, b, confidence)
-    low, high = min(score[0], logit[0]), max(score[1], logit[1])
-    return Estimate(value, low, high, min(len(a), len(b)))
+    n = min(len(a), len(b))
+    if n < FEWEST_RUNS:
+        return Estimate(value, None, None, n)
+    return Estimate(value, min(score[0], logit[0]), max(score[1], logit[1]), n)
 
 
 def _share(successes: float, n: int, confidence: float) -> Estimate:
@@ -150,7 +205,7 @@ def interquartile_mean(
     As rliable does (Agarwal et al. 2021, arXiv:2108.13264): a quarter of the runs is cut off at
     either end. Failures count as the worst, so that it is infinite where more than a quarter
     failed. The percentiles are widened for small n after Hesterberg (2015, arXiv:1411.5279), since
-    the plain ones cover too little.
+    the plain ones cover too little. Fewer than 6 scores have no interval: of 4 it covers 88 %.
 
     Args:
         values: n scores, lower is better, +inf for a failure.
@@ -164,7 +219,7 @@ def interquartile_mean(
     scores = np.sort(checked_scores(values))
     n = len(scores)
     value = float(stats.trim_mean(scores, 0.25))
-    if n < 4:
+    if n < FEWEST_AVERAGED:
         return Estimate(value, None, None, n)
     means = [_middle_mean(scores, rng) for _ in range(draws)]
     tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.statistics.estimate import CONFIDENCE, Array
+from analysis.statistics.permutation import permutation_p, smallest_permutation_p
+
+ASYMPTOTIC_TRAININGS, ASYMPTOTIC_COLLAPSES = 100, 50
+"""Trainings of either arm, and collapses in both together, from which on chi-square is valid."""
 
 
 class Survival(NamedTuple):
@@ -90,20 +94,69 @@ def _censored(times: ArrayLike, observed: ArrayLike) -> stats.CensoredData:
     return stats.CensoredData.right_censored(ended, ~events)
 
 
-def log_rank(first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike]) -> float:
+def log_rank(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    method: Literal["auto", "permutation", "asymptotic"] = "auto",
+) -> float:
     """Return the two-sided p of the log-rank test that two arms survive alike.
+
+    By permutation of the arms' labels: every training has a log-rank score (1 if it collapsed,
+    less the cumulated hazard of both arms up to its end), and the statistic is the sum of the
+    first arm's. The p is exact for any n where both arms are censored alike. Beyond
+    `ASYMPTOTIC_TRAININGS` an arm and `ASYMPTOTIC_COLLAPSES` in all the chi-square approximation
+    is used, which is valid there and fast; with 4 against 4 it gives 0.0067 in place of 2 / 70.
 
     Args:
         first: Times and whether they were observed, as for `kaplan_meier`.
         second: The same of the other arm.
+        method: "auto" chooses by the sizes.
 
     Returns:
-        p; 1 where neither arm collapsed at all, since then nothing tells them apart.
+        p; 1 where no labelling differs from another, as where nothing collapsed.
 
     Raises:
         ValueError: As for `kaplan_meier`.
     """
     samples = _censored(*first), _censored(*second)
-    if not (np.any(first[1]) or np.any(second[1])):
+    a, b = log_rank_scores(first, second)
+    if np.ptp(np.concatenate([a, b])) == 0:
         return 1.0
-    return float(stats.logrank(*samples).pvalue)
+    if method == "auto":
+        many = min(len(a), len(b)) >= ASYMPTOTIC_TRAININGS
+        collapsed = int(np.sum(first[1]) + np.sum(second[1]))
+        large = many and collapsed >= ASYMPTOTIC_COLLAPSES
+        method = "asymptotic" if large else "permutation"
+    if method == "asymptotic":
+        return float(stats.logrank(*samples).pvalue)
+    return permutation_p(a, b)
+
+
+def log_rank_scores(
+    first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike]
+) -> tuple[Array, Array]:
+    """Return every training's log-rank score: observed less expected collapses up to its end.
+
+    The expected ones are the Nelson-Aalen estimate of both arms together. The scores of both arms
+    sum to 0, and the first arm's to the numerator of the log-rank test.
+
+    Args:
+        first: Times and whether they were observed, as for `kaplan_meier`.
+        second: The same of the other arm.
+    """
+    times = np.concatenate([np.asarray(one[0], dtype=np.float64) for one in (first, second)])
+    observed = np.concatenate([np.asarray(one[1], dtype=bool) for one in (first, second)])
+    at, events = np.unique(times[observed], return_counts=True)
+    at_risk = len(times) - np.searchsorted(np.sort(times), at, side="left")
+    hazard = np.concatenate([[0.0], np.cumsum(events / at_risk)])
+    scores = observed - hazard[np.searchsorted(at, times, side="right")]
+    m = len(np.asarray(first[0]))
+    return scores[:m], scores[m:]
+
+
+def smallest_log_rank_p(
+    first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike]
+) -> float:
+    """Return the smallest p of `log_rank` over all ways to deal the trainings to the arms."""
+    a, b = log_rank_scores(first, second)
+    return smallest_permutation_p(np.concatenate([a, b]), len(a))

@@ -190,11 +190,13 @@ class MeasureConfig:
         n, dimension = self.size(dataset), self.features.dimension(dataset)
         remarks = [metric.remark(n, dimension) for metric in self.all_metrics]
         if n < self.samples:
-            remarks.append(
+            remark = (
                 f"{self.samples} generated images are scored against {n} real ones, all that a "
-                f"split holds, and the floor is of {n} against {n}: a Fréchet distance is biased "
-                f"less at {self.samples}"
+                f"split holds, and the floor is of {n} against {n}"
             )
+            if any(metric.name == "frechet_distance" for metric in self.all_metrics):
+                remark += f": a Fréchet distance is biased less at {self.samples}"
+            remarks.append(remark)
         return [remark for remark in remarks if remark is not None]
 
 

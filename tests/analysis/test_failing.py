@@ -109,16 +109,47 @@ class TestLasting:
         assert rows["at_risk"].iloc[0] == 50
 
     def test_arms_that_last_alike_are_told_apart_once_in_twenty(self):
-        """Of 300 pairs of exponential arms, censored at random, 5 % +- 3 standard errors."""
+        """Of 300 pairs of exponential arms at most 5 % + 3 standard errors; censored at random."""
         hits = 0
         for seed in range(300):
             rng = np.random.default_rng(seed)
             pair = []
             for arm in "ab":
-                when, end = rng.exponential(size=30), rng.exponential(2, size=30)
+                when, end = rng.exponential(size=5), rng.exponential(2, size=5)
                 pair.append(failing.Lasting(arm, np.minimum(when, end), when <= end))
             hits += failing.log_rank_data(pair)["p"].iloc[0] <= 0.05
-        assert hits / 300 == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 300))
+        assert 0 < hits / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+    def test_four_trials_an_arm_of_four_arms_are_not_tested_and_why(self, synthetic):
+        arms = {arm: arm_trials(arm, 4, noise) for arm in "abcd"}
+        collapsed = arms["a"]
+        events = [events_of(collapsed, "mode_collapse", onset=[10, 20, 30, 40])]
+        section = failing.section(study_of(synthetic, arms, events))
+        assert not any("log-rank" in key for key in parts(section, Table))
+        # 2 / 70, times six pairs, of which three had no event on either side.
+        assert "p = 0.029, 0.086 after adjustment for 3 pairs" in texts(section)
+
+    def test_pairs_with_too_few_trials_are_left_out_of_the_table_and_counted(self, synthetic):
+        """Two arms of eight are tested; a third of two is not, as 2 / C(10, 2) is too large."""
+        arms = {"a": arm_trials("a", 8, noise), "b": arm_trials("b", 8, noise)}
+        arms["c"] = arm_trials("c", 2, noise)
+        events = [events_of(arms["a"], "mode_collapse", onset=range(10, 90, 10))]
+        events += [events_of(arms["c"], "mode_collapse", onset=[50, 60])]
+        table = parts(failing.section(study_of(synthetic, arms, events)), Table)
+        table = table["survival-collapse-log-rank"]
+        assert table.shown["first"].tolist() == ["a"]
+        assert table.shown["second"].tolist() == ["b"]
+        assert "2 of 3 pairs are not shown" in table.reading
+        assert table.data["p"].iloc[0] == pytest.approx(2 / math.comb(16, 8))
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("failing_arms", ["", "a", "ab"])
+    def test_one_trial_an_arm_is_told_without_a_warning(self, synthetic, failing_arms):
+        arms = {a: arm_trials(a, 1, all_failed if a in failing_arms else noise) for a in "ab"}
+        study = study_of(synthetic, arms, [events_of(t, "divergence") for t in arms.values()])
+        section = failing.section(study)
+        assert not any("log-rank" in key for key in parts(section, Table))
+        assert "Arms are not tested" in texts(section)
 
     def test_pairs_are_adjusted_by_holm(self):
         rng = np.random.default_rng(0)

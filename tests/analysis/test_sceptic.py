@@ -10,7 +10,7 @@ import pytest
 
 from analysis import sceptic
 from analysis.answer import answer, warnings
-from analysis.budget import judged_k
+from analysis.ranking import judged_k
 from analysis.report import render
 from analysis.tables import Study, Tables
 from analysis.verdict import comparisons

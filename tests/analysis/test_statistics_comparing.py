@@ -47,6 +47,34 @@ def test_rank_test_counts_every_pair():
     assert (wins, losses) == (sum(x < y for x, y in pairs), sum(x > y for x, y in pairs))
 
 
+def test_three_runs_an_arm_have_no_interval_of_how_often_one_wins():
+    """One of two equal arms beats the other throughout in a tenth of studies of 3 against 3."""
+    found = statistics.probability_of_improvement([1, 2, 3], [4, 5, 6])
+    assert found == (1.0, None, None, 3)
+    assert statistics.rank_test([1, 2, 3], [4, 5, 6])[2] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([1, 2, INF, INF], [1, INF, INF, INF]), ([1, 1, 2], [2, 3, 3, 3]), ([1], [2, 2, 3])],
+)
+def test_the_rank_test_counts_all_labellings_where_scores_tie(first, second):
+    ranks = stats.rankdata([*first, *second])
+    sums = [sum(ranks[list(mine)])
+            for mine in itertools.combinations(range(len(ranks)), len(first))]  # fmt: skip
+    sides = [np.mean([s <= sums[0] for s in sums]), np.mean([s >= sums[0] for s in sums])]
+    assert statistics.rank_test(first, second)[2] == pytest.approx(min(1, 2 * min(sides)))
+    shares = [np.mean(np.isclose(sums, end(sums))) for end in (max, min)]
+    assert statistics.smallest_rank_p(first, second) == pytest.approx(min(1, 2 * min(shares)))
+
+
+def test_what_cannot_be_significant_after_holm():
+    assert statistics.can_be_significant([2 / 70] * 6) == [False] * 6
+    assert statistics.can_be_significant([2 / 70]) == [True]
+    assert statistics.can_be_significant([0.001, 0.03, 0.3]) == [True, False, False]
+    assert statistics.can_be_significant([]) == []
+
+
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
@@ -61,7 +89,7 @@ def test_holm_keeps_the_level_over_a_family_of_nulls():
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [([1.0, 2.0, 5.0], [2.0, 3.0, 4.0, INF]), ([INF, 1.0], [INF, INF]), ([1.0], [2.0])],
+    [([1.0, 2.0, 5.0, 6.0], [2.0, 3.0, 4.0, INF]), ([INF, 1.0, 2.0, 2.0], [INF] * 4)],
 )
 def test_probability_of_improvement_equals_brute_force(a, b):
     pairs = [(x < y) + (x == y) / 2 for x in a for y in b]

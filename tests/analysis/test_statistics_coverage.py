@@ -6,14 +6,22 @@ import pytest
 
 from benchmarks import coverage
 
-REPEATS = {"interquartile mean": 40, "Firth's slope": 400, "improvement": 60}
+REPEATS = {
+    "interquartile mean": 40,
+    "Firth's slope": 400,
+    "improvement": 60,
+    "intraclass correlation": 120,
+}
 """Of the slow ones; the benchmark has more for all."""
 CASES = [case for topic in coverage.TOPICS for case in topic() if case.in_use]
 
 
+SLOW = {
+    "Firth's slope", "Firth's test", "log-rank test", "rank test", "rank correlation", "share saved",
+}  # fmt: skip
+"""Minutes, at the repeats that tell anything."""
 TOPICS = [
-    # Minutes, at the repeats that tell anything.
-    pytest.param(topic, marks=pytest.mark.slow if topic == "Firth's slope" else (), id=topic)
+    pytest.param(topic, marks=pytest.mark.slow if topic in SLOW else (), id=topic)
     for topic in sorted({case.topic for case in CASES})
 ]
 

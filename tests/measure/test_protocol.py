@@ -207,6 +207,10 @@ def test_more_samples_than_a_split_holds_are_told():
     n = len(digits.images("select"))
     assert f"5000 generated images are scored against {n} real ones" in config.remarks(digits)[0]
     assert Evaluator(config, digits).protocol()["kd_pixels_5k"]["n_floor"] == n
+    # The bias of a Fréchet distance is told only where one is measured.
+    assert not any("Fréchet" in remark for remark in config.remarks(digits))
+    both = measure("kernel_distance", "frechet_distance", samples=5000)
+    assert "a Fréchet distance is biased less at 5000" in both.remarks(digits)[-1]
 
 
 def test_reference_statistics_are_those_computed_anew(tmp_path):
