@@ -56,6 +56,7 @@ class Run:
         badness: The same as a positive number that doubles where a generator is twice as bad:
             the score itself where lower is better, else its inverse.
         errors: Standard errors of `badness`, 0 where none was recorded.
+        floor: `badness` of real images, below which a ratio is noise; 0 where it is not known.
         ticks: Updates at which anything was recorded, ascending.
         seconds_at: Seconds since the trial's begin at the last record of such an update.
         evaluation: Seconds of an evaluation, the median of the trial's own.
@@ -74,6 +75,7 @@ class Run:
     scores: Floats
     badness: Floats
     errors: Floats
+    floor: float
     ticks: NDArray[np.int64]
     seconds_at: Floats
     evaluation: float
@@ -142,9 +144,10 @@ class Run:
         """Return the second from which the run never recovers, None if it ends well.
 
         Told by the scores alone. A run never recovers if at its end (the median of the last tenth
-        of its evaluations) it is not finite; or is 1.5 times as bad as its own best, and that by
-        more than 3 standard errors; or is more than half as bad as the untrained generator and
-        had no gain of 10 % in the second half of its budget. It is lost from its last gain on.
+        of its evaluations) it is not finite; or is 1.5 times as bad as its own best, or as real
+        images where these are worse, and that by more than 3 standard errors; or is more than
+        half as bad as the untrained generator and had no gain of 10 % in the second half of its
+        budget. It is lost from its last gain on.
 
         Args:
             little: Share of the untrained generator's score, a half, above which it is stuck.
@@ -159,7 +162,8 @@ class Run:
     def _fallen(self, end: float) -> bool:
         best = int(self.badness.argmin())
         error = math.hypot(self.errors[best], self.errors[-1])
-        return end >= WORSE * self.badness[best] and end - self.badness[best] > ERRORS * error
+        worst = WORSE * max(self.badness[best], self.floor)
+        return end >= worst and end - self.badness[best] > ERRORS * error
 
 
 def recorded_runs(study: Study) -> list[Run]:
@@ -276,6 +280,7 @@ def _run(
         scores=np.where(np.isfinite(values), study.sign * values, math.inf),
         badness=badness,
         errors=spread,
+        floor=_floor(study),
         ticks=ticks,
         seconds_at=last,
         evaluation=_evaluation_seconds((last - before)[np.isin(ticks, updates[1:])]),
@@ -311,6 +316,12 @@ def _badness(values: Floats, errors: Floats, sign: int) -> tuple[Floats, Floats]
         values = np.divide(1, values, out=np.full_like(values, math.inf), where=known)
     # An unbiased kernel distance is at times slightly negative.
     return np.where(np.isfinite(values), np.maximum(values, 0), math.inf), errors
+
+
+def _floor(study: Study) -> float:
+    """Return how bad real images are by the primary score, 0 where nobody knows."""
+    (floor,), _ = _badness(np.array([study.floor]), np.zeros(1), study.sign)
+    return float(floor) if math.isfinite(floor) else 0.0
 
 
 class Rule(Protocol):

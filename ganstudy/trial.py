@@ -354,7 +354,7 @@ class TrialRun:
         made = judged(self.evaluator, self.trainer, images, final=final)
         for name, score in made.scores.items():
             values[name] = score.value
-            if not math.isnan(score.standard_error):
+            if math.isfinite(score.standard_error):
                 values[name + STANDARD_ERROR] = score.standard_error
         if isinstance(self.trainer, GanTrainer):
             values[HELD_OUT_AUC] = self._auc(images)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import math
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from ganstudy.measure.events import replay
-from ganstudy.records import TrialStatus
+from ganstudy.records import PROBE_SCORE, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
@@ -182,6 +183,96 @@ def test_divergence_that_does_not_stop_goes_on_to_the_end_and_still_counts(tiny,
     assert record.result.discriminator_updates == 60
     assert record.result.status is TrialStatus.DIVERGED
     assert "not finite at the end" in record.result.reason
+
+
+def flat_images(folder, tiny):
+    """A study of images without spread, past the check that refuses it."""
+    path = folder / "flat.npz"
+    np.savez(path, images=np.full((200, 8, 8), 100, np.uint8))
+    tiny["base"]["dataset"] = {"name": "npz", "path": str(path)}
+    tiny["measure"] |= {"features": "pixels", "samples": 40}
+    tiny["measure"]["metrics"] += ["checkerboard"]
+    return tiny
+
+
+def dirac(tiny, **base):
+    """A study of data that is one point."""
+    tiny["base"] |= {"dataset": "dirac", **base}
+    tiny["measure"]["features"] = "pixels"
+    return tiny
+
+
+def test_a_ratio_to_real_images_without_spread_is_undefined_and_no_divergence(
+    tiny, study, tmp_path
+):
+    for name, data, undefined in (
+        ("flat", flat_images(tmp_path, copy.deepcopy(tiny)), ("diversity", "checkerboard")),
+        ("dirac", dirac(copy.deepcopy(tiny)), ("diversity",)),
+    ):
+        record = run_trial(first(data), study.trial(name))
+        assert record.result.status is TrialStatus.COMPLETED
+        assert all(math.isfinite(p.value) for p in record.points)
+        assert not any(p.name.startswith(undefined) for p in record.points)
+        assert any(p.name.startswith("coverage") for p in record.points)
+        assert "divergence" not in {e.kind for e in record.events}
+
+
+def test_a_generator_at_zero_has_no_relative_step_and_has_not_diverged(tiny, study):
+    point = {"name": "dirac", "start": 0.0}
+    data = dirac(tiny, architecture=point, optimizer={"name": "sgd", "lr": 0.1})
+    data["arms"], data["space"] = {"wasserstein": {"loss": "wasserstein"}}, {}
+    record = run_trial(first(data), study.trial("zero"))
+    assert record.result.status is TrialStatus.COMPLETED
+    names = {p.name for p in record.points}
+    assert "generator_weight_norm" in names
+    assert "update_ratio" not in names
+
+
+class Spoilt:
+    """A trainer of one's own whose samples are spoilt from half of its budget on.
+
+    Its losses are finite; its samples are worse than the first ones.
+    """
+
+    def __init__(self, spoil) -> None:
+        self.generator_updates = self.discriminator_updates = 0
+        self.spoil = spoil
+
+    def advance(self, updates):
+        self.generator_updates += updates
+        self.discriminator_updates += updates
+        return {"generator_loss": 0.7}
+
+    def sample(self, count, rng):
+        images = torch.rand(count, 1, 8, 8, generator=rng) * 2 - 1
+        return images if self.discriminator_updates < 300 else self.spoil(images)
+
+    def state_dict(self):
+        return {"updates": self.discriminator_updates}
+
+    def load_state_dict(self, state):
+        self.generator_updates = self.discriminator_updates = state["updates"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "status"),
+    [
+        (lambda images: torch.ones_like(images), "mode_collapse", TrialStatus.COMPLETED),
+        (lambda images: 3 * images, "divergence", TrialStatus.DIVERGED),
+    ],
+)
+def test_a_bad_score_of_a_collapse_is_no_divergence(spoil, kind, status, tiny, study):
+    tiny["base"]["budget"]["discriminator_updates"] = 600
+    tiny["measure"] |= {"features": "pixels", "every": {"discriminator_updates": 300}}
+    tiny["events"] = {"stop_on": ["divergence"]}
+    spec = first(tiny)
+    record = run_trial(spec, study.trial(kind), trainer=Spoilt(spoil))
+    score = {p.discriminator_updates: p.value for p in record.points if p.name == PROBE_SCORE}
+    assert score[max(score)] > 1.2 * score[0]
+    kinds = {e.kind for e in record.events} & {"mode_collapse", "divergence"}
+    assert kinds == {kind}
+    assert record.result.status is status
+    assert replay(record.points, spec.events.detectors) == record.events
 
 
 def test_live_events_equal_replayed_ones(tiny, study):

@@ -18,13 +18,14 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from ganstudy.gan.config import at, updates
+from ganstudy.gan.datasets import Dataset
 from ganstudy.gan.datasets.polygons import ConvexPolygons
 from ganstudy.gan.datasets.toys import Mixture
 from ganstudy.measure.events import names
 from ganstudy.measure.metrics import Drawn, Sample
 from ganstudy.measure.metrics.gaussian import frechet_score
 from ganstudy.measure.metrics.memorization import data_copying, training_cells, training_reader
-from ganstudy.measure.metrics.modes import nearest_centre
+from ganstudy.measure.metrics.modes import Modes, high_quality_fraction, nearest_centre
 from ganstudy.measure.metrics.neighbours import diversity
 from ganstudy.measure.metrics.spectrum import Lattice
 from ganstudy.measure.readers import Source
@@ -88,7 +89,8 @@ class Probe:
         """
         self.samples, self.floor = samples, floor
         self._real = real.features
-        self._groups = _groups(source, real, own_classes)
+        self._modes_of = _known_modes(source.dataset)
+        self._groups = _groups(source, real, own_classes, self._modes_of)
         self._wanted = _shares(self._groups(real.images, self._real.features))
         fits = Lattice.fits(*source.dataset.image_shape[1:])
         self._lattice = Lattice(real.images.numpy()) if fits else None
@@ -118,6 +120,10 @@ class Probe:
         share = _shares(self._groups(images, features))
         values = self._modes(share)
         values[names.DIVERSITY] = diversity(generated, self._real)
+        if self._modes_of is not None:
+            near = high_quality_fraction(self._modes_of(images))
+            values[names.HIGH_QUALITY] = near.value
+            values[names.HIGH_QUALITY_SE] = near.standard_error
         if self._lattice is not None:
             contrast = self._lattice.contrast(images.numpy())
             values[names.CHECKERBOARD] = contrast.value
@@ -146,11 +152,20 @@ def _shares(groups: NDArray[np.int64]) -> dict[int, float]:
     return dict(zip(found.tolist(), (counts / len(groups)).tolist(), strict=True))
 
 
-def _groups(source: Source, real: Drawn, own_classes: bool) -> Groups:
+def _known_modes(dataset: Dataset) -> Callable[[Tensor], Modes] | None:
+    """Return what finds the known modes of points, None where the data has no known ones."""
+    if not isinstance(dataset, Mixture):
+        return None
+    read = nearest_centre(dataset).read
+    return lambda images: read(Drawn(images, Sample(images.flatten(1).numpy())))
+
+
+def _groups(
+    source: Source, real: Drawn, own_classes: bool, modes_of: Callable[[Tensor], Modes] | None
+) -> Groups:
     """Return what assigns samples to modes: known ones, classes, or cells of the real features."""
-    if isinstance(source.dataset, Mixture):
-        read = nearest_centre(source.dataset).read
-        return lambda images, features: read(Drawn(images, Sample(features))).nearest
+    if modes_of is not None:
+        return lambda images, features: modes_of(images).nearest
     if own_classes:
         return lambda images, features: source.network.logits(features).argmax(axis=1)
     centres = training_cells(real.features.features)

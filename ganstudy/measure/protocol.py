@@ -339,7 +339,9 @@ class Evaluator:
         """Score `images`, (n, channels, height, width) in [-1, 1].
 
         Images that are not finite, or whose features or their squares are not (in float32), have
-        no score: all are NaN.
+        no score: all are NaN. A score of finite images that is not finite is undefined, a ratio
+        over a quantity of the real images that is 0 (the spread of images that are all the same,
+        say): it is left out.
 
         Args:
             images: Of a generator.
@@ -399,6 +401,12 @@ class Evaluator:
         made = {r: reader.read(drawn) for r, reader in self.readers.items() if r in asked}
         real = self._real_read
         scores = {self.name(m): m(made[m.reads], real[m.reads]) for m in metrics}
+        # A search of the latents may come to images that are not finite: that is the generator's.
+        scores = {
+            self.name(m): scores[self.name(m)]
+            for m in metrics
+            if m.needs == "latents" or math.isfinite(scores[self.name(m)].value)
+        }
         if not curves:
             return Evaluation(scores, {})
         lines = {self.name(m): m.curves(made[m.reads], real[m.reads]) for m in metrics}
@@ -407,7 +415,7 @@ class Evaluator:
     def floor(self) -> dict[str, float]:
         """Return stored name -> score of real images of another split against this one's.
 
-        NaN where a score is of generators only.
+        NaN where a score is of generators only, or undefined on these images.
         """
         return {name: score.value for name, score in self.floor_scores().items()}
 

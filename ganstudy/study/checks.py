@@ -20,6 +20,7 @@ from torch import nn
 
 from ganstudy.gan.architectures.base import squashing
 from ganstudy.gan.config import SINGLE, TrainConfig, at
+from ganstudy.gan.datasets import SPLITS, Dataset
 from ganstudy.gan.losses import Loss
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
@@ -187,6 +188,7 @@ def _check_train(config: TrainConfig) -> None:
         config.dataset.check()
         shape = config.dataset.image_shape
         available = len(config.dataset.images("train"))
+        check_spread(config.dataset)
     except (ValueError, OSError) as error:
         raise StudyError("dataset", str(error)) from None
     if config.flips and shape[2] == 1:
@@ -204,6 +206,24 @@ def _check_train(config: TrainConfig) -> None:
         networks(config)
     except ValueError as error:
         raise StudyError("architecture", str(error)) from None
+
+
+@functools.lru_cache(maxsize=8)
+def check_spread(dataset: Dataset) -> None:
+    """Raise ValueError where all images of a split are the same, unless that is the data's point.
+
+    Scores compare how far samples and real images spread: over a spread of 0 none is defined.
+    """
+    if dataset.modes == 1:  # dirac, the data of a game of which theory tells the end
+        return
+    for split in SPLITS:
+        images = dataset.images(split)
+        if all(bool((part == images[0]).all()) for part in images.split(1000)):
+            raise ValueError(
+                f"all {len(images)} images of the split {split} of {dataset.name} are the same: "
+                f"there is nothing to learn, and scores that divide by their spread are "
+                f"undefined; look at the files, or use dirac for data of one point"
+            )
 
 
 def networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:

@@ -215,7 +215,9 @@ def _ranked(
         config = judge.config
         scores = judge.scores(images[: config.samples], final=False)
         for metric in config.metrics:
-            score = scores[judge.name(metric)]
+            score = scores.get(judge.name(metric))
+            if score is None:  # undefined on these images
+                continue
             found.append(
                 Reading(
                     "agreement",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,6 +160,21 @@ def test_a_fall_by_chance_is_none():
     (noisy,) = recorded_runs(study(trial("a", scores, error=0.4)))
     assert sure.lost_from() is not None
     assert noisy.lost_from() is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_fall_that_stays_near_real_images_is_none(sign):
+    scores = [s**sign for s in (100, 50, 2, 2, 2, 8)]
+
+    def falls(floor: float) -> bool:
+        loaded = study(trial("a", scores), sign=sign)
+        protocol = {SCORE: {"floor": floor**sign}}
+        (run,) = recorded_runs(replace(loaded, protocol=protocol))
+        return run.lost_from() is not None
+
+    assert falls(math.nan)
+    assert falls(1.0)
+    assert not falls(6.0)
 
 
 def test_a_kernel_distance_below_zero_is_no_loss():

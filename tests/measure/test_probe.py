@@ -64,6 +64,28 @@ def test_real_points_cover_their_modes_at_the_floor():
     assert not {"probe/checkerboard", "probe/memorization"} & set(values)
 
 
+@pytest.mark.parametrize("dataset", ["ring", "grid"])
+def test_the_share_near_a_known_mode_falls_with_scatter_that_the_score_does_not_see(dataset):
+    evaluator, points = judge(dataset), real(dataset)
+    values = evaluator.probed(points)
+    share, error = (values[f"probe/high_quality_fraction{end}"] for end in ("", "_se"))
+    assert share > 0.97  # 1 - exp(-9 / 2) is expected of real points
+    assert error == pytest.approx(math.sqrt(share * (1 - share) / 500))
+    # A single Gaussian with the mean and covariance of the data has nearly no point in a mode.
+    flat = points.flatten(1).numpy()
+    rng = np.random.default_rng(0)
+    one = rng.multivariate_normal(flat.mean(0), np.cov(flat.T), 500).astype(np.float32)
+    scattered = evaluator.probed(torch.from_numpy(one)[:, :, None, None])
+    assert scattered["probe/high_quality_fraction"] < 0.2
+    assert scattered["probe/frechet_distance"] < 5 * evaluator.probe.floor
+
+
+def test_without_known_modes_no_share_lies_near_them():
+    for dataset in ("dirac", "digits"):
+        values = judge(dataset, samples=300).probed(real(dataset)[:300])
+        assert not any("high_quality" in name for name in values)
+
+
 def test_two_of_eight_modes():
     ring = DATASETS.build("ring")
     images, labels = ring.images("report"), ring.labels("report")

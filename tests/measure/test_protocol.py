@@ -125,6 +125,20 @@ def test_real_images_are_the_same_for_all_metrics():
     assert torch.equal(judge.real.images, normalize(digits.images("select")[:80]))
 
 
+def test_an_undefined_score_is_left_out(tmp_path):
+    greys = np.random.default_rng(0).integers(0, 256, (200, 1, 1), dtype=np.uint8)
+    np.savez(tmp_path / "flat.npz", images=np.broadcast_to(greys, (200, 8, 8)))
+    flat = DATASETS.build("npz", path=str(tmp_path / "flat.npz"))
+    judge = Evaluator(measure("kernel_distance", "checkerboard", samples=40), flat)
+    noise = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    scores = judge.scores(noise)
+    assert "checkerboard_40" not in scores
+    assert all(math.isfinite(score.value) for score in scores.values())
+    # What is wrong with the generated images is told: no score of theirs is a number.
+    broken = judge.scores(noise * math.nan)
+    assert math.isnan(broken["checkerboard_40"].value)
+
+
 def test_images_whose_features_overflow_have_no_score():
     digits = DATASETS.build("digits")
     judge = Evaluator(measure("kernel_distance", features=TINY_CNN, samples=50), digits)

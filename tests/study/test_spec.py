@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ganstudy.registry import StudyError
@@ -206,6 +207,20 @@ def test_a_damaged_data_file_is_told_of_the_study(tiny, write_study, tmp_path):
     tiny["base"]["dataset"] = {"name": "npz", "path": str(tmp_path / "broken.npz")}
     with pytest.raises(StudyError, match=r"dataset: .*broken\.npz: cannot be read"):
         load_study(write_study(tiny))
+
+
+def test_images_that_are_all_the_same_are_refused(tiny, write_study, tmp_path):
+    images = np.full((100, 8, 8), 7, np.uint8)
+    images[0] = 9  # one image is in one split: of the others all are the same
+    np.savez(tmp_path / "same.npz", images=images)
+    tiny["base"]["dataset"] = {"name": "npz", "path": str(tmp_path / "same.npz")}
+    tiny["measure"]["features"] = "pixels"
+    with pytest.raises(StudyError, match="of npz are the same") as error:
+        load_study(write_study(tiny))
+    assert error.value.path == "arms.non_saturating.dataset"
+    # Data that is one point by its nature stays.
+    tiny["base"]["dataset"] = "dirac"
+    load_study(write_study(tiny))
 
 
 def test_null_takes_a_key_away_that_is_not_there(tiny, write_study):

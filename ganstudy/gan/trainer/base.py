@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -84,7 +85,7 @@ class NetworkTrainer(ABC):
 
         Returns:
             Signal name -> value. Generator signals are absent where no generator update fell
-            into the window.
+            into the window, and so is `update_ratio` where the generator's weights were all 0.
         """
         state = self.state
         end = state.discriminator_updates + updates
@@ -102,7 +103,7 @@ class NetworkTrainer(ABC):
             self._note(f"{role}_weight_norm", get_total_norm(weights))
         names = list(self._sums)
         means = [torch.stack(values).double().mean() for values in self._sums.values()]
-        return dict(zip(names, torch.stack(means).tolist(), strict=True))
+        return _defined(dict(zip(names, torch.stack(means).tolist(), strict=True)))
 
     @abstractmethod
     def _update(self, end: int) -> None:
@@ -276,6 +277,17 @@ class NetworkTrainer(ABC):
         after = list(self.state.generator.parameters())
         moved = get_total_norm([a.detach() - b for a, b in zip(after, before, strict=True)])
         self._note("update_ratio", moved / get_total_norm(before))
+
+
+def _defined(signals: dict[str, float]) -> dict[str, float]:
+    """Return `signals` without a step over weights that were all 0, which has no value.
+
+    Where the weights are not finite, nor is the step: that is no ratio over 0, and stays.
+    """
+    ratio = signals.get("update_ratio", 0.0)
+    if math.isfinite(signals["generator_weight_norm"]) and not math.isfinite(ratio):
+        del signals["update_ratio"]
+    return signals
 
 
 def grad_norm(network: nn.Module) -> Tensor:

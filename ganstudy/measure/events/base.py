@@ -39,6 +39,14 @@ class Listener(Protocol):
         """Take the news of an event."""
 
 
+@runtime_checkable
+class Companion(Protocol):
+    """A watcher whose condition depends on another kind's definition."""
+
+    def meet(self, detectors: Mapping[str, Detector]) -> None:
+        """Take the detectors of the trial by kind, before its first point."""
+
+
 class Detector(Component, ABC):
     """A kind of failure with its definition's parameters; `name` is the event's kind.
 
@@ -156,6 +164,10 @@ class EventLog:
         """Start every detector."""
         self._watchers = [(detector, detector.start()) for detector in detectors]
         self._listeners = [w for _, w in self._watchers if isinstance(w, Listener)]
+        by_kind = {detector.name: detector for detector, _ in self._watchers}
+        for _, watcher in self._watchers:
+            if isinstance(watcher, Companion):
+                watcher.meet(by_kind)
         self._readers: dict[str, list[Watcher]] = {}
         self._events: dict[tuple[str, int], Event] = {}
 

@@ -21,6 +21,7 @@ from ganstudy.measure.events.base import (
     Share,
     Watcher,
 )
+from ganstudy.measure.events.modes import Collapse, ModeCollapse
 from ganstudy.records import Event, Point
 from ganstudy.registry import component
 
@@ -34,7 +35,8 @@ class Divergence(Detector):
 
     A value that is not finite fires at once and for good, whatever its name; so does a magnitude
     that runs away, doubling at several reads running. A generator that is worse than it was
-    untrained has diverged too, though every number is finite; that may end.
+    untrained has diverged too, though every number is finite; that may end. While its samples are
+    collapsed, by `mode_collapse`'s own limits, a bad score is the collapse's and no divergence.
     """
 
     doublings: Count = 6
@@ -42,7 +44,8 @@ class Divergence(Detector):
     floor: Positive = 10.0
     """Magnitude that the value must have reached: below it no loss of ours is in trouble."""
     worse: Annotated[float, Field(ge=1)] = 1.1
-    """Score over the untrained generator's from which on a generator is worse."""
+    """Score over the untrained generator's (or over that of real images, if that is more) from
+    which on a generator is worse."""
     patience: Count = 3
     """Probes running at which it must be worse."""
     warmup: Annotated[int, Field(ge=0)] = 3
@@ -61,6 +64,12 @@ class DivergenceWatcher:
         self._last: dict[str, float] = {}
         self._streaks: dict[str, tuple[int, int]] = {}
         self._worse = WorseWatcher(detector)
+
+    def meet(self, detectors: Mapping[str, Detector]) -> None:
+        """Take the limits of a collapse from the trial's `mode_collapse`, if it has one."""
+        collapse = detectors.get("mode_collapse")
+        if isinstance(collapse, ModeCollapse):
+            self._worse.collapse = Collapse(collapse)
 
     def update(self, point: Point) -> Event | None:
         if self._fired:
@@ -94,22 +103,30 @@ class DivergenceWatcher:
 
 
 class WorseWatcher(ProbeWatcher[Divergence]):
-    """Compares the score with the untrained generator's."""
+    """Compares the score of samples that are not collapsed with the untrained generator's.
+
+    Attributes:
+        collapse: When samples are collapsed: as `mode_collapse` defines it by default, unless the
+            trial watches for it with other limits.
+    """
 
     def __init__(self, detector: Divergence) -> None:
         """Start with nothing seen."""
         super().__init__(detector, detector.patience)
+        self.collapse = Collapse(ModeCollapse())
         self._untrained_error = 0.0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
+        collapsed = self.collapse.update(at, values)
         if at == 0:
             self._untrained_error = error
             return None
         noise = 3 * math.hypot(error, self._untrained_error)
-        limit = max(self.detector.worse * self.untrained, self.untrained + noise)
-        holds = score > limit and self.seen > self.detector.warmup
-        rule = f"above the untrained generator's {self.untrained:.4g}"
+        worse = self.detector.worse * max(self.untrained, self.floor)
+        limit = max(worse, self.untrained + noise)
+        holds = score > limit and not collapsed and self.seen > self.detector.warmup
+        rule = f"above the untrained generator's {self.untrained:.4g}, not collapsed"
         evidence = {"signal": names.SCORE, "value": score, "limit": limit, "rule": rule}
         severity = 1 - self.untrained / score if holds else 0.0
         return self.episode.update(at, holds, severity, evidence)

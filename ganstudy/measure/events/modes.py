@@ -53,6 +53,35 @@ class ModeCollapse(Detector):
         return ModeCollapseWatcher(self)
 
 
+class Collapse:
+    """Whether a probe's samples are collapsed: of few modes, or nearly all alike.
+
+    `mode_collapse` fires on it; `divergence` takes no bad score for a divergence while it holds.
+
+    Attributes:
+        few: Whether the last probe's samples were of few modes.
+        alike: Whether they were nearly all alike.
+    """
+
+    def __init__(self, detector: ModeCollapse) -> None:
+        """Start with nothing seen."""
+        self.detector = detector
+        self.few = self.alike = False
+        self._apart = False
+
+    def update(self, at: int, values: Mapping[str, float]) -> bool:
+        """Take the values of one probe; return whether its samples are collapsed."""
+        if names.EFFECTIVE_MODES not in values:
+            self.few = self.alike = False
+            return False
+        spread = values.get(names.DIVERSITY, 1.0)
+        self.few = values[names.EFFECTIVE_MODES] <= self.detector.effective_modes
+        # Samples that were never apart are those of a generator that has not learned.
+        self.alike = spread <= self.detector.diversity and self._apart
+        self._apart = self._apart or (at > 0 and spread > self.detector.diversity)
+        return self.few or self.alike
+
+
 class ModeCollapseWatcher(ProbeWatcher[ModeCollapse]):
     """Judges the spread of samples."""
 
@@ -62,16 +91,15 @@ class ModeCollapseWatcher(ProbeWatcher[ModeCollapse]):
         """Start with nothing seen."""
         super().__init__(detector, detector.patience)
         self._best = Best()
-        self._had = self._apart = False
+        self._collapse = Collapse(detector)
+        self._had = False
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         learning = self._best.gain(values, self.detector.standard_errors)
         modes, spread = values[names.EFFECTIVE_MODES], values.get(names.DIVERSITY, 1.0)
-        few, alike = modes <= self.detector.effective_modes, spread <= self.detector.diversity
-        # Samples that were never apart are those of a generator that has not learned.
-        alike = alike and self._apart
-        self._apart = self._apart or (at > 0 and spread > self.detector.diversity)
-        self._had = self._had or (at > 0 and not few and not alike)
+        collapsed = self._collapse.update(at, values)
+        few, alike = self._collapse.few, self._collapse.alike
+        self._had = self._had or (at > 0 and not collapsed)
         evidence = {
             "signal": names.EFFECTIVE_MODES if few or not alike else names.DIVERSITY,
             "value": modes if few or not alike else spread,
@@ -81,7 +109,7 @@ class ModeCollapseWatcher(ProbeWatcher[ModeCollapse]):
             "rule": f"at {self.detector.patience} probes running, without a gain in score",
         }
         judged = self.seen > (0 if self._had else self.detector.warmup)
-        holds = judged and (few or alike) and not learning
+        holds = judged and collapsed and not learning
         return self.episode.update(at, holds, 1 - min(modes, spread), evidence)
 
 

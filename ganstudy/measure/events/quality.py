@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Annotated
+from operator import itemgetter
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -24,17 +25,77 @@ from ganstudy.registry import component
 Factor = Annotated[float, Field(ge=1)]
 
 
+class Level(NamedTuple):
+    """How good a generator was at its best, by each of two measures, with their standard errors.
+
+    Attributes:
+        score: The lowest score.
+        near: The highest share of samples near a known mode once the score had been learned; 0
+            where modes are not known. Before, a heap of samples may pass over a mode by chance.
+    """
+
+    score: float = math.inf
+    score_error: float = 0.0
+    near: float = 0.0
+    near_error: float = 0.0
+
+    def improved(self, values: Mapping[str, float], learned: float) -> Level:
+        """Return the best of this level and of a probe's values.
+
+        Args:
+            values: Of the probe.
+            learned: Score up to which the generator has learned.
+        """
+        score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
+        near = values.get(names.HIGH_QUALITY, 0.0) if score <= learned else 0.0
+        near_error = _near_error(values)
+        score, error = min((self.score, self.score_error), (score, error), key=itemgetter(0))
+        near, near_error = max((self.near, self.near_error), (near, near_error), key=itemgetter(0))
+        return Level(score, error, near, near_error)
+
+    def score_limit(
+        self, values: Mapping[str, float], floor: float, times: float, standard_errors: float
+    ) -> float:
+        """Return the score from which on a probe is worse than this level.
+
+        That is `times` the best score, or `times` the real samples' score where that is more,
+        below which a ratio of scores is noise; and `standard_errors` of the difference away.
+        """
+        noise = standard_errors * math.hypot(values.get(names.SCORE_SE, 0.0), self.score_error)
+        return max(times * max(self.score, floor), self.score + noise)
+
+    def near_limit(
+        self, values: Mapping[str, float], times: float, standard_errors: float
+    ) -> float:
+        """Return the share of samples near a mode below which a probe is worse than this level."""
+        noise = standard_errors * math.hypot(_near_error(values), self.near_error)
+        return min(self.near / times, self.near - noise)
+
+
+def _near_error(values: Mapping[str, float]) -> float:
+    return values.get(names.HIGH_QUALITY_SE, 0.0)
+
+
 @DETECTORS.register("quality_drop")
 @component
 class QualityDrop(Detector):
-    """The score leaves its own best and stays away."""
+    """The score, or the share of samples near a known mode, leaves its own best and stays away.
+
+    The score is a Fréchet distance of two Gaussians, which does not see samples that scatter
+    between the modes. Where the modes are known (ring, grid), the share of samples within 3
+    standard deviations of one does.
+    """
 
     times: Factor = 1.5
-    """Score over its best so far (or over that of real images, if that is more)."""
+    """Score over its best so far (or over that of real images, if that is more); best share near
+    a mode over the share."""
     standard_errors: Annotated[float, Field(ge=0)] = 3.0
     """Least distance from the best, in standard errors of the difference where they are known."""
     patience: Count = 3
     """Probes running."""
+    learned: Share = 0.5
+    """Score over the untrained generator's up to which a share near a mode may be a best: before,
+    a heap of samples may pass over a mode by chance."""
 
     reads = (names.PROBE, *names.SCORES)
 
@@ -43,32 +104,36 @@ class QualityDrop(Detector):
 
 
 class QualityDropWatcher(ProbeWatcher[QualityDrop]):
-    """Compares each score with the best before it."""
+    """Compares each score, and each share near a mode, with the best before it."""
 
     def __init__(self, detector: QualityDrop) -> None:
         """Start with nothing seen."""
         super().__init__(detector, detector.patience)
-        self._best, self._error, self._best_at = math.inf, 0.0, 0
+        self._best, self._score_at, self._near_at = Level(), 0, 0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
         if at == 0:
             return None  # what is not trained has nothing to lose
-        best, noise = self._best, self.detector.standard_errors * math.hypot(error, self._error)
-        limit = max(self.detector.times * max(best, self.floor), best + noise)
-        evidence = {
-            "signal": names.SCORE,
-            "value": score,
-            "limit": limit,
-            "best": best,
-            "best_at": self._best_at,
-            "rule": f"{self.detector.times:g} times the best, and "
-            f"{self.detector.standard_errors:g} standard errors away",
-        }
-        if score < best:
-            self._best, self._error, self._best_at = score, error, at
-        severity = 1 - best / score if score > best else 0.0
-        return self.episode.update(at, score >= limit, severity, evidence)
+        times, errors, best = self.detector.times, self.detector.standard_errors, self._best
+        score, near = values[names.SCORE], values.get(names.HIGH_QUALITY, math.inf)
+        limit = best.score_limit(values, self.floor, times, errors)
+        near_limit = best.near_limit(values, times, errors)
+        dropped, scattered = score >= limit, near < near_limit
+        rule = f"{times:g} times the best, and {errors:g} standard errors away"
+        evidence: dict[str, Any] = {"signal": names.SCORE, "value": score, "limit": limit}
+        evidence |= {"best": best.score, "best_at": self._score_at, "rule": rule}
+        if scattered and not dropped:
+            rule = f"the best over {times:g}, and {errors:g} standard errors away"
+            evidence = {"signal": names.HIGH_QUALITY, "value": near, "limit": near_limit}
+            evidence |= {"best": best.near, "best_at": self._near_at, "rule": rule}
+        severity = max(
+            1 - best.score / score if score > best.score else 0.0,
+            1 - near / best.near if near < best.near else 0.0,
+        )
+        self._best = best.improved(values, self.detector.learned * self.untrained)
+        self._score_at = at if self._best.score < best.score else self._score_at
+        self._near_at = at if self._best.near > best.near else self._near_at
+        return self.episode.update(at, dropped or scattered, severity, evidence)
 
 
 @DETECTORS.register("no_learning")
@@ -83,6 +148,8 @@ class NoLearning(Detector):
     """Share of the untrained generator's score by which the best must be lower."""
     worse: Factor = 1.1
     """Score over the untrained generator's above which it is a divergence, not no learning."""
+    floors: Factor = 2.0
+    """Score over that of real images up to which there was nothing to learn."""
 
     reads = (names.PROBE,)
 
@@ -106,7 +173,7 @@ class NoLearningWatcher(ProbeWatcher[NoLearning]):
         limit = (1 - self.detector.gain) * self.untrained
         holds = (
             self.seen >= self.detector.probes
-            and self._best > limit
+            and self._best > max(limit, self.detector.floors * self.floor)
             and score <= self.detector.worse * self.untrained
         )
         evidence = {
@@ -211,12 +278,16 @@ class Recovery(Detector):
     """All other events have ended, and the score is back near its best before them. No failure."""
 
     times: Factor = 1.2
-    """Score over the best before the first onset up to which it has recovered."""
+    """Score over the best before the first onset (or over that of real images, if that is more)
+    up to which it has recovered; best share near a mode over the share likewise."""
     learned: Share = 0.5
     """Best score before the onset over the untrained generator's, above which there was nothing
     to come back to."""
     lost: Factor = 1.5
-    """Worst score since the detection over the best before it, below which nothing was lost."""
+    """Worst score since the detection over the best before it (or over that of real images, if
+    that is more), below which nothing was lost; best share near a mode over the share likewise."""
+    standard_errors: Annotated[float, Field(ge=0)] = 3.0
+    """Least distance of what was lost from the best, in standard errors of the difference."""
 
     reads = (names.PROBE, *names.SCORES)
 
@@ -233,10 +304,11 @@ class RecoveryWatcher(ProbeWatcher[Recovery]):
     def __init__(self, detector: Recovery) -> None:
         """Start with nothing seen."""
         super().__init__(detector)
-        self._bests: deque[tuple[int, float]] = deque([(0, math.inf)], maxlen=self.PROBES)
+        self._bests: deque[tuple[int, Level]] = deque([(0, Level())], maxlen=self.PROBES)
         self._lasting: set[str] = set()
         self._first: Event | None = None
-        self._before = self._worst = math.inf
+        self._before = Level()
+        self._lost = False
         self._ended = 0
 
     def hear(self, event: Event) -> None:
@@ -249,33 +321,44 @@ class RecoveryWatcher(ProbeWatcher[Recovery]):
             return
         self._lasting.add(event.kind)
         if self._first is None:
-            self._first, self._worst = event, 0.0
+            self._first, self._lost = event, False
             earlier = [best for at, best in self._bests if at < event.onset]
-            self._before = (earlier or [math.inf])[-1]
+            self._before = (earlier or [Level()])[-1]
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
-        score = values[names.SCORE]
         if at == 0:
             return None
-        self._bests.append((at, min(score, self._bests[-1][1])))
+        learned = self.detector.learned * self.untrained
+        self._bests.append((at, self._bests[-1][1].improved(values, learned)))
+        self._lost = self._lost or self._is_lost(values)
         first, before = self._first, self._before
-        self._worst = max(self._worst, score)
         if first is None or self._lasting:
             return None
-        had = before <= self.detector.learned * self.untrained and math.isfinite(before)
-        if not had:
+        had = before.score <= learned
+        if not had or math.isinf(before.score):
             self._first = None
-        if not had or score > self.detector.times * before:
+            return None
+        score, limit = values[names.SCORE], self.detector.times * max(before.score, self.floor)
+        near = values.get(names.HIGH_QUALITY, math.inf)
+        if score > limit or near < before.near / self.detector.times:
             return None
         self._first = None
-        if self._worst < self.detector.lost * before:
+        if not self._lost:
             return None
         evidence = {
             "signal": names.SCORE,
             "value": score,
-            "limit": self.detector.times * before,
+            "limit": limit,
             "of": first.kind,
             "onset": first.onset,
             "rule": f"{first.kind} is over and the score is back",
         }
         return Event(RECOVERY, self._ended, at, 0.0, evidence, at)
+
+    def _is_lost(self, values: Mapping[str, float]) -> bool:
+        """Return whether a probe is worse than the best before the first event, beyond noise."""
+        times, errors = self.detector.lost, self.detector.standard_errors
+        near = values.get(names.HIGH_QUALITY, math.inf)
+        return values[names.SCORE] >= self._before.score_limit(
+            values, self.floor, times, errors
+        ) or near < self._before.near_limit(values, times, errors)

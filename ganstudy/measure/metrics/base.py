@@ -214,7 +214,11 @@ class Metric(Component, ABC):
 
     @abstractmethod
     def __call__(self, generated: Any, real: Any) -> Score:
-        """Return the score of n `generated` samples against m `real` ones."""
+        """Return the score of n `generated` samples against m `real` ones.
+
+        One that is undefined, since something of the real samples that it divides by is 0, is
+        infinite or NaN: the evaluator leaves it out.
+        """
 
 
 METRICS: Registry[Metric] = Registry("metric")

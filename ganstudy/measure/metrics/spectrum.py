@@ -15,12 +15,14 @@ import scipy.fft
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ganstudy.gan.datasets import Dataset
+from ganstudy.gan.datasets import Dataset, normalize
 from ganstudy.measure.features import content_hash
 from ganstudy.measure.metrics.base import METRICS, Drawn, Metric, Reader, Reads, Score
 from ganstudy.registry import component
 
 Images = NDArray[np.floating]
+BLOCK = 1000
+"""Real images that are looked at together when a study is checked."""
 
 
 def check_sides(height: int, width: int, period: int) -> None:
@@ -199,6 +201,12 @@ class Checkerboard(Metric):
 
     def check(self, dataset: Dataset) -> None:
         check_sides(*dataset.image_shape[1:], self.period)
+        blocks = (normalize(part).numpy() for part in dataset.images("select").split(BLOCK))
+        if not any(pattern_share(block, self.period).value > 0 for block in blocks):
+            raise ValueError(
+                f"the images of {dataset.name} hold nothing that repeats every {self.period} "
+                f"pixels, so that the ratio to theirs is undefined; leave it out"
+            )
 
     def __call__(self, generated: Images, real: Images) -> Score:
         return checkerboard(generated, real, self.period)

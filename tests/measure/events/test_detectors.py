@@ -38,6 +38,8 @@ def test_every_event_has_a_signal_a_rule_and_a_severity_between_0_and_1():
         auc=[1.0] * 12,
         memorization=[-9.0] * 12,
     )
+    # The score of collapsed samples is no divergence, however bad it is.
+    series["discriminator_loss"] = [*[1.2] * 11, math.inf]
     found = replay(points(series))
     assert {e.kind for e in found} >= {
         "divergence",
@@ -99,6 +101,46 @@ def test_a_generator_left_behind_where_it_began_has_diverged():
     assert (event.onset, event.detected) == (500, 700)
     # The first steps may lead away.
     assert events("divergence", probes([100.0, 150.0, 150.0, 150.0, 90.0, 50.0, 40.0])) == []
+
+
+BAD = [100.0, 90.0, 80.0, 70.0, 60.0, 150.0, 160.0, 170.0, 180.0, 190.0]
+"""A score that falls back behind the untrained generator's."""
+FEW = [0.2, 0.5, 0.6, 0.7, 0.8, 0.1, 0.1, 0.1, 0.1, 0.1]
+"""Effective modes, nearly all of which are lost when that score falls back."""
+
+
+@pytest.mark.parametrize(
+    "order", [("divergence", "mode_collapse"), ("mode_collapse", "divergence")]
+)
+def test_a_bad_score_of_collapsed_samples_is_a_collapse_alone_in_either_order(order):
+    def kinds(values: dict[str, list[float]], **options: object) -> set[str]:
+        built = [DETECTORS.build(kind, **options.get(kind, {})) for kind in order]
+        return {event.kind for event in replay(points(probes(BAD, **values)), built)}
+
+    spread = [0.1, 0.5, 0.6, 0.7, 0.8, *[0.7] * 5]
+    assert kinds({"effective_modes": spread}) == {"divergence"}
+    assert kinds({"effective_modes": FEW}) == {"mode_collapse"}
+    alike = [0.0, 0.5, 0.6, 0.7, 0.8, *[0.05] * 5]
+    assert kinds({"effective_modes": [1.0] * 10, "diversity": alike}) == {"mode_collapse"}
+    # Few modes from the start are a collapse too, though mode_collapse waits longer for it.
+    always = [*BAD[:1], *[150.0] * 11]
+    found = replay(points(probes(always, effective_modes=[0.1] * 12)), map(DETECTORS.build, order))
+    assert [event.kind for event in found] == ["mode_collapse"]
+    # The limits are those of the trial's own mode_collapse.
+    strict = {"mode_collapse": {"effective_modes": 0.05}}
+    assert kinds({"effective_modes": FEW}, **strict) == {"divergence"}
+
+
+def test_divergence_of_samples_that_are_no_collapse_does_not_need_mode_collapse_to_watch():
+    (event,) = events("divergence", probes(BAD, effective_modes=[0.7] * 10))
+    assert event.detected == 700
+    assert events("divergence", probes(BAD, effective_modes=FEW)) == []
+
+
+def test_a_score_near_real_images_own_is_no_divergence():
+    score = [10.0, 9.0, 8.0, 8.0, 8.0, *[14.0] * 5]
+    assert len(events("divergence", probes(score, error=0.1, floor=[5.0]))) == 1
+    assert events("divergence", probes(score, error=0.1, floor=[20.0])) == []
 
 
 def passing(slope: list[float], gradient: list[float], auc: float = 1.0):
@@ -317,12 +359,51 @@ def test_quality_drop_reads_the_scores_of_other_systems():
     assert (event.onset, event.detected) == (400, 600)
 
 
+def near(*shares: float, samples: int = 500) -> dict[str, list[float]]:
+    """Return probes of a good score whose samples lie near a mode in these shares."""
+    score = [2.0, 0.2, *[0.004] * (len(shares) - 2)]
+    errors = [math.sqrt(share * (1 - share) / samples) for share in shares]
+    named = {"high_quality_fraction": list(shares), "high_quality_fraction_se": errors}
+    return probes(score, error=0.001, floor=[0.004], **named)
+
+
+def test_quality_drop_sees_samples_that_scatter_between_known_modes():
+    learning = [0.0, 0.1, 0.3, 0.4, 0.48]
+    (event,) = events("quality_drop", near(*learning, 0.3, 0.2, 0.11, 0.1))
+    assert (event.onset, event.detected) == (500, 700)
+    assert event.evidence["signal"] == "probe/high_quality_fraction"
+    assert (event.evidence["best"], event.evidence["best_at"]) == (0.48, 400)
+    assert event.evidence["limit"] == pytest.approx(0.32)
+    assert event.severity == pytest.approx(1 - 0.11 / 0.48)
+    # It ends when the share is back.
+    assert spans(events("quality_drop", near(*learning, *[0.1] * 3, *[0.5] * 3))) == [
+        (500, 700, 800)
+    ]
+    assert events("quality_drop", near(*learning, 0.1, 0.1, 0.4, 0.1, 0.1)) == []
+    assert events("quality_drop", near(*learning, *[0.35] * 4)) == []
+    # Of few samples, or of few that were near, such a share is chance.
+    assert events("quality_drop", near(*learning, *[0.25] * 4, samples=50)) == []
+    assert events("quality_drop", near(0.0, 0.0, 0.01, 0.015, *[0.002] * 4)) == []
+    # The untrained generator has nothing to lose, and a score that drops is told as before.
+    assert events("quality_drop", near(0.9, 0.1, 0.1, 0.1, 0.1)) == []
+    # Nor is a heap of samples that passes over a mode before anything is learned.
+    early = near(0.0, 0.3, 0.05, 0.05, 0.05, 0.06) | {
+        "probe/frechet_distance": [2.0, 1.5, *[0.1] * 4]
+    }
+    assert events("quality_drop", early) == []
+    both = near(*learning, *[0.1] * 4) | {"probe/frechet_distance": [2.0, *[0.2] * 4, *[1.0] * 4]}
+    (event,) = events("quality_drop", both)
+    assert event.evidence["signal"] == "probe/frechet_distance"
+
+
 def test_no_learning_is_told_at_30_percent_of_the_budget_and_ends_with_learning():
     flat = [100.0, *[95.0] * 12]
     (event,) = events("no_learning", probes(flat))
     assert (event.detected, event.ended) == (600, None)
     assert spans(events("no_learning", probes([*flat, 80.0])))[0][2] == 1300
     assert events("no_learning", probes([100.0, *[89.0] * 12])) == []
+    # Who begins as good as real images has nothing to learn.
+    assert events("no_learning", probes(flat, floor=[60.0])) == []
     # Far worse than untrained is a divergence.
     assert events("no_learning", probes([100.0, *[150.0] * 12])) == []
     # Without an untrained generator's score there is nothing to compare with.
@@ -374,6 +455,33 @@ def test_recovery_is_the_end_of_an_event_with_the_score_back():
     # Over, and yet not back.
     found = replay(points(probes([*best, *away, *[120.0] * 4])), detectors)
     assert [e.kind for e in found] == ["quality_drop"]
+
+
+def test_a_score_near_real_images_own_was_not_lost_and_has_not_recovered():
+    def recoveries(score: list[float], error: float = 0.1, floor: float = 20.0):
+        modes = [0.1, *[0.9] * 4, *[0.1] * 4, *[0.9] * 4]
+        series = probes(score, error, floor=[floor], effective_modes=modes)
+        built = [DETECTORS.build(kind) for kind in ("mode_collapse", "recovery")]
+        return [event for event in replay(points(series), built) if event.kind == "recovery"]
+
+    doubled = [2000.0, 300.0, 10.0, 3.0, 3.0, *[8.0] * 4, *[3.0] * 4]
+    assert recoveries(doubled) == []
+    assert len(recoveries(doubled, floor=1.0)) == 1
+    # Nor was a score lost within its standard errors.
+    assert recoveries(doubled, error=2.0, floor=1.0) == []
+    # Within a fifth of real images' own score it is as good as it was.
+    lost = [2000.0, 300.0, 10.0, 3.0, 3.0, *[80.0] * 4, *[22.0] * 4]
+    assert len(recoveries(lost)) == 1
+
+
+def test_samples_that_scattered_recover_when_they_are_near_the_modes_again():
+    def kinds(*shares: float) -> list[str]:
+        built = [DETECTORS.build(kind) for kind in ("quality_drop", "recovery")]
+        return [event.kind for event in replay(points(near(*shares)), built)]
+
+    learning = [0.0, 0.1, 0.3, 0.4, 0.48]
+    assert kinds(*learning, *[0.1] * 4, *[0.45] * 4) == ["quality_drop", "recovery"]
+    assert kinds(*learning, *[0.1] * 4, *[0.36] * 4) == ["quality_drop"]
 
 
 # --- the log and its configuration

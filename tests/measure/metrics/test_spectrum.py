@@ -131,6 +131,15 @@ def test_sides_that_hold_no_such_pattern_are_refused(dataset, period, rule):
         METRICS.build("checkerboard", period=period).check(DATASETS.build(dataset))
 
 
+def test_real_images_without_a_pattern_are_refused(tmp_path):
+    greys = np.arange(200, dtype=np.uint8)[:, None, None]
+    np.savez(tmp_path / "flat.npz", images=np.broadcast_to(greys, (200, 8, 8)))
+    flat = DATASETS.build("npz", path=str(tmp_path / "flat.npz"))
+    with pytest.raises(ValueError, match="hold nothing that repeats every 2 pixels"):
+        METRICS.build("checkerboard").check(flat)
+    METRICS.build("checkerboard").check(DATASETS.build("digits"))
+
+
 def test_photographs_against_other_photographs_hold_as_much():
     patches = DATASETS.build("photo_patches")
     select, report = (normalize(patches.images(s)).numpy() for s in ("select", "report"))
