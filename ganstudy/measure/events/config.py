@@ -13,11 +13,19 @@ from ganstudy.measure.events.base import DETECTORS, Detector
 from ganstudy.records import RECOVERY
 from ganstudy.registry import StudyError, only_text_keys, unknown
 
+RETIRED: dict[str, dict[str, Any]] = {
+    "oscillation": {"standard_errors": 3.0, "trough": 0.1, "probes": 20}
+}
+"""Options that no longer exist, with the defaults that older studies' folders hold."""
+
 
 def _detector(kind: str, options: object) -> Detector:
     if not isinstance(options, Mapping):
         raise StudyError("", f"options are a mapping, null to remove, got {options!r}")
-    return DETECTORS.build(kind, **only_text_keys(options))
+    retired = RETIRED.get(kind, {})
+    named = only_text_keys(options)
+    kept = {k: v for k, v in named.items() if k not in retired or v != retired[k]}
+    return DETECTORS.build(kind, **kept)
 
 
 @dataclass(frozen=True)

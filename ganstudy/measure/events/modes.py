@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,6 +18,7 @@ from ganstudy.measure.events.base import (
     Share,
     Watcher,
 )
+from ganstudy.measure.events.cycles import Level, Pyramid, find_cycle
 from ganstudy.records import Event, Point
 from ganstudy.registry import component
 
@@ -190,29 +190,27 @@ class ModeDroppingWatcher(ProbeWatcher[ModeDropping]):
 class Oscillation(Detector):
     """A limit cycle: logits, or the shares of modes, swing regularly and do not settle.
 
-    The autocorrelation of the last readings has a peak at the period, with a trough before it,
-    over three periods, and the last swing is about as wide as the first. A decaying spiral,
-    which converges, is none. The shares of all modes are one series of vectors. Cycles of fewer
-    than three probes (or four reads of logits), or longer than a third of the window, are not
-    seen.
+    A sine with its harmonics explains most of the variation about a smooth trend, over three
+    periods or more; its power exceeds that of the noise around it by far more than chance
+    explains; and its amplitude does not decay. A spiral that converges is no oscillation. The
+    shares of all modes are one series of vectors. Periods from three readings up to a third of
+    the run so far are found: beside the last readings the detector keeps the same number of means
+    of two, four, eight readings and so on.
     """
 
     correlation: Share = 0.5
-    """Autocorrelation at the period."""
-    standard_errors: Factor = 3.0
-    """By which the autocorrelation must differ from 0: 1 / root n for noise of n readings."""
-    trough: Share = 0.1
-    """How far below zero it must have been at a shorter lag: a trend has not. Of k modes taken
-    in turn it is 1 / (k - 1)."""
+    """Share of the variation about the trend that repeats with the period: for a sine in noise
+    this is the autocorrelation at the period."""
+    chance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """Probability of such a peak in autoregressive noise, corrected for the number of
+    frequencies, of series and of readings so far."""
     amplitude: Share = 0.8
-    """Width of the last swing over that of the first."""
+    """Amplitude in the last third of the window over that in the first."""
     swing: Factor = 0.5
     """Least width of a swing in shares of modes, in units of the mode's share of the data: the
     noise of 500 samples is narrower."""
     window: Annotated[int, Field(ge=12)] = 60
-    """Reads of logits that are looked at."""
-    probes: Annotated[int, Field(ge=9)] = 20
-    """Probes whose shares are looked at."""
+    """Readings at each resolution."""
 
     reads = (*names.LOGITS, names.PROBE)
 
@@ -221,118 +219,70 @@ class Oscillation(Detector):
 
 
 class OscillationWatcher(ProbeWatcher[Oscillation]):
-    """Keeps the last readings of logits and of shares."""
+    """Looks for a cycle in each logit and in the shares, at every resolution."""
 
-    EVERY = 4
-    """Reads of logits between two looks, which cost time quadratic in the window."""
+    SERIES = 3
+    """Series that are watched: the two logits and the shares."""
 
     def __init__(self, detector: Oscillation) -> None:
         """Start with nothing seen."""
         super().__init__(detector)
-        self._logits = {n: deque[list[float]](maxlen=detector.window) for n in names.LOGITS}
-        self._reads = dict.fromkeys(names.LOGITS, 0)
-        self._shares: deque[list[float]] = deque(maxlen=detector.probes)
-        self._swinging: dict[str, Cycle] = {}
+        self._series = {
+            name: Pyramid(detector.window) for name in (*names.LOGITS, names.SHARE + "*")
+        }
+        self._swinging: dict[tuple[str, int], dict[str, Any]] = {}
 
     def update(self, point: Point) -> Event | None:
-        series = self._logits.get(point.name)
-        if series is None:
+        if point.name not in names.LOGITS:
             return super().update(point)
-        series.append([point.value])
-        self._reads[point.name] += 1
-        if self._reads[point.name] % self.EVERY:
-            return None
-        cycle = find_cycle(series, self.detector, shortest=4)
-        return self._tell(point.name, point.discriminator_updates, cycle)
+        return self._read(point.name, point.discriminator_updates, [point.value])
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         shares = [value for name, value in values.items() if name.startswith(names.SHARE)]
         if at == 0 or len(shares) < 2:
             return None
-        self._shares.append(shares)
-        cycle = find_cycle(self._shares, self.detector, shortest=3, least=self.detector.swing)
-        return self._tell(names.SHARE + "*", at, cycle)
+        return self._read(names.SHARE + "*", at, shares)
 
-    def _tell(self, name: str, at: int, cycle: Cycle | None) -> Event | None:
-        self._swinging.pop(name, None)
-        evidence = {}
-        if cycle is not None:
-            self._swinging[name] = cycle
-            evidence = {
-                "signal": name,
-                "value": cycle.correlation,
-                "limit": self.detector.correlation,
-                "period_readings": cycle.period,
-                "swing": cycle.last,
-                "swing_before": cycle.first,
-                "rule": f"autocorrelation at the period, over {cycle.readings} readings",
-            }
-        severity = 0.0 if cycle is None else cycle.correlation
-        return self.episode.update(at, bool(self._swinging), severity, evidence)
+    def _read(self, name: str, at: int, values: Sequence[float]) -> Event | None:
+        """Take a reading of one series and look at the levels that are due."""
+        if not all(map(math.isfinite, values)):
+            return None
+        looked = False
+        for number, level in self._series[name].add(at, values):
+            looked = True
+            evidence = self._find(name, level)
+            if evidence is None:
+                self._swinging.pop((name, number), None)
+            else:
+                self._swinging[name, number] = evidence
+        if not looked:
+            return None
+        evidence = max(self._swinging.values(), key=lambda e: e["value"], default={})
+        return self.episode.update(
+            at, bool(self._swinging), evidence.get("value", 0.0), evidence
+        )
 
-
-class Cycle(NamedTuple):
-    """A swing that repeats."""
-
-    period: int
-    correlation: float
-    first: float
-    """Width (largest less smallest) over the first of the last three periods."""
-    last: float
-    readings: int
-
-
-Vectors = Sequence[Sequence[float]]
-
-
-def find_cycle(
-    series: Vectors, detector: Oscillation, shortest: int, least: float = 0.0
-) -> Cycle | None:
-    """Return the cycle of `series` that lasts over three periods of it, None where there is none.
-
-    Args:
-        series: Readings at equal distances, oldest first, each a vector.
-        detector: The limits.
-        shortest: Readings of the shortest period.
-        least: Width of a swing below which it is noise.
-    """
-    n = len(series)
-    if n < 3 * shortest:
-        return None
-    x = list(zip(*map(_centred, zip(*series, strict=True)), strict=True))
-    correlations = [_autocorrelation(x, lag) for lag in range(n // 3 + 1)]
-    noise = detector.standard_errors / math.sqrt(len(x[0]))
-    peaks = [
-        lag
-        for lag in range(shortest, len(correlations))
-        if correlations[lag] >= max(detector.correlation, noise / math.sqrt(n - lag))
-        and min(correlations[1:lag]) <= -detector.trough
-    ]
-    if not peaks:
-        return None
-    period = max(peaks, key=lambda lag: correlations[lag])
-    first, last = (_width(part) for part in (x[-3 * period :][:period], x[-period:]))
-    if first < least or last < detector.amplitude * first:
-        return None
-    return Cycle(period, correlations[period], first, last, n)
-
-
-def _centred(values: Sequence[float]) -> list[float]:
-    mean = sum(values) / len(values)
-    return [value - mean for value in values]
-
-
-def _width(vectors: Vectors) -> float:
-    """Return the largest less the smallest value of the component that swings most."""
-    return max(max(values) - min(values) for values in zip(*vectors, strict=True))
-
-
-def _autocorrelation(x: Vectors, lag: int) -> float:
-    """Return the correlation of vectors about their mean with those `lag` readings later."""
-    early, late = x[: len(x) - lag], x[lag:]
-    power = _inner(early, early) * _inner(late, late)
-    return _inner(early, late) / math.sqrt(power) if power > 0 else 0.0
-
-
-def _inner(a: Vectors, b: Vectors) -> float:
-    return sum(x * y for u, v in zip(a, b, strict=True) for x, y in zip(u, v, strict=True))
+    def _find(self, name: str, level: Level) -> dict[str, Any] | None:
+        """Return the evidence of a cycle in one window, None where there is none."""
+        cycle = find_cycle(level.times, level.vectors)
+        if cycle is None:
+            return None
+        tests = self.SERIES * cycle.frequencies * level.seen
+        least = self.detector.swing if name not in names.LOGITS else 0.0
+        if (
+            cycle.correlation < self.detector.correlation
+            or cycle.ratio < self.detector.amplitude
+            or cycle.log_p + math.log(tests) > math.log(self.detector.chance)
+            or cycle.first < least
+        ):
+            return None
+        return {
+            "signal": name,
+            "value": cycle.correlation,
+            "limit": self.detector.correlation,
+            "period_updates": cycle.period,
+            "swing": cycle.last,
+            "swing_before": cycle.first,
+            "chance": math.exp(min(0.0, cycle.log_p + math.log(tests))),
+            "rule": f"share of the variation that repeats, over {cycle.readings} readings or means",
+        }
