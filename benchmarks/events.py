@@ -1,6 +1,7 @@
 """How often the detectors are right, on short real runs whose fate is known from outside.
 
     python benchmarks/events.py [--part publish|choose] [--set KIND.OPTION=VALUE]... [--wrong]
+    python benchmarks/events.py --part long           # false alarms by length of the run
     python benchmarks/events.py --part PART --keep    # the list that tests compare with
 
 Replays the kept traces of tests/labelled through the detectors: seconds, nothing is trained. Each
@@ -102,6 +103,34 @@ def print_alarms(runs: list[Replayed]) -> None:
         print(f"  not counted, since the kind's truth is not known there: {listed}")
 
 
+def print_lengths(runs: list[Replayed]) -> None:
+    """Print, for healthy runs of each family, how many have any event and of which kinds.
+
+    An event counts unless its kind is known to have befallen the run.
+    """
+    print(f"{'family':22}{'updates':>8}{'runs':>6}{'healthy':>9}{'with an event':>15}   kinds")
+    for family in dict.fromkeys(run.row["family"] for run in runs):
+        own = [run for run in runs if run.row["family"] == family]
+        alarms = false_alarms(own, lambda fate: fate is not True)
+        share = Share(sum(bool(kinds) for _, kinds in alarms), len(alarms))
+        by_kind = Counter(kind for _, kinds in alarms for kind in kinds)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in by_kind.most_common()) or "none"
+        print(
+            f"{family:22}{own[0].row['budget']:8}{len(own):6}{share.of:9}"
+            f"{share.count:6} [{share.upper:.3f}]   {kinds}"
+        )
+
+
+def keep_alarms(runs: list[Replayed]) -> None:
+    """Write the alarms of the long healthy runs, with which a test compares."""
+    with (traces.FOLDER / "long_wrong.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(
+            (kind, row["run"])
+            for row, kinds in false_alarms(runs, lambda fate: fate is not True)
+            for kind in kinds
+        )
+
+
 def print_wrong(found: dict[str, Tally]) -> None:
     """List the runs that were missed or falsely called."""
     for kind, tally in found.items():
@@ -128,7 +157,7 @@ def keep_wrong(part: str, found: dict[str, Tally]) -> None:
 def main() -> None:
     """Replay a part and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=("choose", "publish"), default="publish")
+    parser.add_argument("--part", choices=("choose", "publish", "long"), default="publish")
     parser.add_argument("--set", action="append", default=[], metavar="KIND.OPTION=VALUE")
     parser.add_argument("--wrong", action="store_true", help="list the runs that were got wrong")
     parser.add_argument("--keep", action="store_true", help="keep that list for the tests")
@@ -137,9 +166,20 @@ def main() -> None:
     config = EventsConfig.from_dict({"detectors": options(arguments.set)})
     rows = traces.read_fates(arguments.part)
     runs = list(replayed(rows, traces.read_traces(arguments.part), config.detectors))
-    found = tallies(runs)
     points = sum(len(run.points) for run in runs)
     print(f"{len(runs)} runs of the part {arguments.part}, {points:,} points")
+    if arguments.part == "long":
+        print_lengths(runs)
+        if arguments.keep:
+            keep_alarms(runs)
+        return
+    print_faults(runs, arguments)
+    print(f"\n{time.monotonic() - begun:.0f} s", file=sys.stderr)
+
+
+def print_faults(runs: list[Replayed], arguments: argparse.Namespace) -> None:
+    """Print precision, recall and delays of each kind, and the false alarms of healthy runs."""
+    found = tallies(runs)
     print(
         f"{'':27}{'':4}{'not':>5}  {'precision':34}{'recall':34}delay: median (quartiles)\n"
         f"{'kind':27}{'true':>4}{'known':>5}  {'':4} of   share [bound]{'':18}"
@@ -153,7 +193,6 @@ def main() -> None:
     if arguments.wrong:
         print()
         print_wrong(found)
-    print(f"\n{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def told(run: Run, record: TrialRecord, trainer: WatchedTrainer) -> dict[str, An
         "final_score": final.score,
         "final_effective_modes": final.effective_modes,
         "final_lost_modes": len(final.lost),
+        "final_joint_modes": watch.joint_modes(trainer),
         "copies": copies,
         **{f"check.{name}": float(value) for name, value in checked.items()},
         **{f"fate.{kind}": fates[kind].value for kind in KINDS},

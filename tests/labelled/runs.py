@@ -2,7 +2,8 @@
 
 Two parts that share no data set, no loss and no size of a fault (minimax aside, without which no
 gradient vanishes): `choose`, to choose the detectors' parameters by, and `publish`, for the
-figures that are told.
+published figures. A third, `long`, holds healthy runs of 3,000 updates and more, on which false
+alarms are counted by the length of the run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ganstudy.trial import TrialSpec
 from tests.labelled import faults as plant
 from tests.labelled.faults import Fault
 
-Part = Literal["choose", "publish"]
+Part = Literal["choose", "publish", "long"]
 Check = Literal["fork", "fresh", "longer"]
 NETWORKS = (
     plant.NonFinite,
@@ -245,6 +246,11 @@ STORIES = (
     Story("cycling", "cycles", true=("oscillation",)),
     # Nothing is planted, and nobody would call it steady.
     Story("wild", "wild", checks=("longer",)),
+    # Nothing goes wrong for as long as studies train.
+    Story("long_ring", "long_ring", checks=("fresh",)),
+    Story("longest_ring", "longest_ring", checks=("fresh",)),
+    Story("long_mnist5k", "long_mnist5k"),
+    Story("long_stacked_mnist", "long_stacked_mnist"),
 )
 
 
@@ -578,7 +584,64 @@ PUBLISH = {
     "cycling": (14, NOTHING),
     "wild": (16, NOTHING),
 }
+
+# ------------------------------------------- long: ring, and DCGANs on mnist5k and stacked_mnist
+
+LONG_UPDATES = 3000
+LONGEST_UPDATES = 15_625
+"""AGCE's budget on MNIST: 20 epochs of 60,000 images in batches of 64 (arXiv:1711.10337)."""
+LONG_LOSSES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("non_saturating", {"regularizers": r1(0.3)}),
+    ("hinge", {"regularizers": r1(0.3)}),
+    ("least_squares", {"regularizers": r1(0.1)}),
+    ("wasserstein", {"regularizers": GP, "ttur_ratio": 4.0}),
+)
+LONG_RINGS = tuple(
+    game(
+        RINGS[0],
+        loss,
+        optimizer=adam(1e-3),
+        discriminator_updates=LONG_UPDATES,
+        **settings,
+    )
+    for loss, settings in LONG_LOSSES
+)
+LONG_DCGAN = {**DCGAN, "width": 16, "latent_dim": 64}
+
+
+def _long_images(dataset: Mapping[str, Any]) -> tuple[Game, ...]:
+    """Return DCGANs that train at the rates of a study's middle, not of a short run."""
+    settings = {
+        "architecture": LONG_DCGAN,
+        "optimizer": adam(5e-4, 0.5),
+        "stabilizers": average(4000.0),
+        "batch_size": 32,
+        "discriminator_updates": LONG_UPDATES,
+    }
+    penalties = ({"regularizers": r1(1.0)},) * 3 + (
+        {"regularizers": {"gradient_penalty": {"weight": 10.0}}},
+    )
+    losses = ("non_saturating", "hinge", "least_squares", "wasserstein")
+    return tuple(
+        game(dataset, loss, **settings, **penalty)
+        for loss, penalty in zip(losses, penalties, strict=True)
+    )
+
+
+LONG_GAMES = {
+    "long_ring": LONG_RINGS,
+    "longest_ring": tuple(g.but(discriminator_updates=LONGEST_UPDATES) for g in LONG_RINGS),
+    "long_mnist5k": _long_images(MNIST),
+    "long_stacked_mnist": _long_images({"name": "stacked_mnist"}),
+}
+LONG = {
+    "long_ring": (16, NOTHING),
+    "longest_ring": (12, NOTHING),
+    "long_mnist5k": (16, NOTHING),
+    "long_stacked_mnist": (16, NOTHING),
+}
 PARTS: dict[Part, tuple[Family, ...]] = {
     "choose": _families(CHOOSE_GAMES, CHOOSE),
     "publish": _families(PUBLISH_GAMES, PUBLISH),
+    "long": _families(LONG_GAMES, LONG),
 }
