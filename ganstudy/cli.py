@@ -341,13 +341,13 @@ def _extended(directory: Path, spec: StudySpec) -> tuple[StudyFolder, StudySpec]
     from ganstudy.sweep.driver import first_changed
 
     folder = opened(directory)
-    changes = changed(folder.read_json("provenance.json"))
+    old = read(directory / "study.yaml")
+    changes = changed(folder.read_json("provenance.json"), *_choosers(old))
     if changes:
         refuse(
             f"--extend: since {directory} began there changed: {'; '.join(changes)}. New trials "
             f"would not compare with the old ones: give the new study a --name"
         )
-    old = read(directory / "study.yaml")
     if "tpe" in (old.design.sampler, spec.design.sampler):
         same = ("sampler", "seeds", "seed")
         if any(getattr(old.design, key) != getattr(spec.design, key) for key in same):
@@ -374,6 +374,11 @@ def _extended(directory: Path, spec: StudySpec) -> tuple[StudyFolder, StudySpec]
             f"trial; leave it out, or give the new study a --name"
         )
     return folder, spec
+
+
+def _choosers(spec: StudySpec) -> tuple[bool, bool]:
+    """Return whether Optuna chooses the study's configurations, and Ray what is stopped."""
+    return spec.design.sampler == "tpe", spec.stopping is not None
 
 
 def _tracking(runs: Path, uri: str | None) -> str:
@@ -482,7 +487,7 @@ def resume(
     _check_executor(spec, address, directory.parent, in_process)
     edited = first_changed(spec, folder)
     origin = folder.read_json("provenance.json")
-    changes, other = changed(origin), rejudged(origin, spec.judged_by)
+    changes, other = changed(origin, *_choosers(spec)), rejudged(origin, spec.judged_by)
     if edited is not None and changes:
         refuse(
             f"{directory}: the trial {edited} is no longer what it was: since this study began "
