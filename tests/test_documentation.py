@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import re
@@ -17,21 +18,25 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from rich.console import Console
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from ganstudy.cli import app
+from ganstudy.display import Display
 from ganstudy.gan import losses
 from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.protocol import evaluator
 from ganstudy.records import load_results
 from ganstudy.registry import explained
+from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from ganstudy.study.reading import merge_plain
-from ganstudy.study.spec import StudySpec
+from ganstudy.study.spec import StudySpec, parse_study
+from ganstudy.sweep.driver import Run, pending
 from ganstudy.trial import labels_of, latents_of
-from tests.conftest import ROOT, write_yaml
+from tests.conftest import ROOT
 
 PAGES = sorted(
     page
@@ -135,7 +140,7 @@ def made_study() -> dict[str, Any]:
             "metrics": ["frechet_distance"],
             "samples": 1000,
             "every": {"discriminator_updates": 20},
-            "probe": {"samples": 100, "every": {"discriminator_updates": 20}},
+            "probe": None,
         },
     }
 
@@ -144,10 +149,14 @@ def made_study() -> dict[str, Any]:
 def sandbox(tmp_path_factory, tracking_store):
     """A folder in which the snippets' files and studies are there."""
     folder = tmp_path_factory.mktemp("docs")
-    study = write_yaml(folder / "quickstart.yaml", made_study())
-    more = ["--tracking-uri", tracking_store, "--in-process"]
-    run = CliRunner().invoke(app, ["run", str(study), "--runs", str(folder / "runs"), *more])
-    assert run.exit_code == 0, run.stderr
+    spec = parse_study(made_study())
+    made = StudyFolder(folder / "runs" / "quickstart")
+    made.create()
+    run = Run(spec, made, tracking_store, in_process=True)
+    run.begin()
+    with Display(Console(quiet=True), 8, spec.measure.primary, True, 0) as display:
+        run.execute(display, pending(spec, made))
+    run.conclude(score=False)
     for name in ("my_study", "agce_wide"):
         shutil.copytree(folder / "runs" / "quickstart", folder / "runs" / name)
     shutil.copytree(ROOT / "studies", folder / "studies")
@@ -176,12 +185,12 @@ def executed(block: Block, names: dict[str, Any], **substitutions: str) -> dict[
     for old, new in substitutions.items():
         assert old.replace("__", "-") in text
         text = text.replace(old.replace("__", "-"), new)
-    *body, last = text.strip().splitlines()
-    exec(compile("\n".join(body), block.name, "exec"), names)
-    try:
-        names["_"] = eval(compile(last, block.name, "eval"), names)
-    except SyntaxError:
+    *body, last = ast.parse(text).body
+    if not isinstance(last, ast.Expr):
         exec(compile(text, block.name, "exec"), names)
+        return names
+    exec(compile(ast.Module(body, []), block.name, "exec"), names)
+    names["_"] = eval(compile(ast.Expression(last.value), block.name, "eval"), names)
     return names
 
 
@@ -323,7 +332,12 @@ def test_a_yaml_is_a_study_or_belongs_in_one(block, under, claim, write_study):
 def parsed(line: str) -> dict[str, Any]:
     """Parse a `ganstudy` line by the real command line: commands, arguments and options exist."""
     _, command, *arguments = shlex.split(line)
-    arguments = [a for a in arguments if a not in ("...", ">")]
+    if "..." in arguments:  # stands for the options of the lines before
+        assert command == "submit"
+        arguments.remove("...")
+        arguments += ["--address", "http://127.0.0.1:8265", "--runs", "/shared/runs"]
+    if ">" in arguments:
+        arguments = arguments[: arguments.index(">")]
     group = typer.main.get_command(app)
     context = typer.Context(group)
     known = group.get_command(context, command)
