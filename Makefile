@@ -43,6 +43,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sweep_overhead.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/samplers.py --repeats 10
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'

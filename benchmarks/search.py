@@ -50,13 +50,17 @@ from ganstudy.study.reading import read_yaml  # noqa: E402
 from ganstudy.study.space import Choice, Distribution, LogUniform  # noqa: E402
 from ganstudy.study.spec import parse_study  # noqa: E402
 from ganstudy.study.stopping import Asha, MedianStopping  # noqa: E402
-from ganstudy.sweep.search import ArmSearch, Outcome, TrialState  # noqa: E402
+from ganstudy.sweep.search import (  # noqa: E402
+    STARTUP,
+    TPE_OPTIONS,
+    ArmSearch,
+    Outcome,
+    TrialState,
+)
 
 STUDY = Path(__file__).with_suffix(".yaml").with_stem("search_digits")
 TABLE = STUDY.with_suffix(".parquet")
 REPEATS = 20
-STARTUP = 10
-"""Trials that TPE draws at random before it models any (Optuna's default)."""
 BUDGETS = (10, 15, 20, 30, 40, 60)
 """Compute, in whole trials. Beyond a quarter of the table every search has used most of it up."""
 PARAM = "param."
@@ -159,25 +163,45 @@ def random_search(table: Table, rule: Rule, repeat: int, budget: float) -> Itera
         yield Step(trial, stop)
 
 
-def tpe(table: Table, rule: Rule, repeat: int, budget: float) -> Iterator[Step]:
-    """Let the product's TPE ask, and answer with the nearest trial that is left."""
-    search = ArmSearch(table.arm, repeat, 0)
+def tpe(
+    table: Table,
+    rule: Rule,
+    repeat: int,
+    budget: float,
+    workers: int = 1,
+    options: Mapping[str, Any] = TPE_OPTIONS,
+) -> Iterator[Step]:
+    """Let the product's TPE ask, and answer with the nearest trial that is left.
+
+    Args:
+        table: The recorded trials.
+        rule: What stops a trial.
+        repeat: Seed of the order and of the sampler.
+        budget: Compute, in whole trials.
+        workers: Trials that run at a time: the search asks for the next one before it hears of
+            the `workers - 1` begun last.
+        options: Of Optuna's sampler.
+    """
+    search = ArmSearch(table.arm, repeat, 0, options)
     order = np.random.default_rng(repeat).permutation(len(table)).tolist()
     unused, seen = set(range(len(table))), list[int]()
+    running: list[tuple[str, Step]] = []
     while unused and budget > 0:
         asked = f"asked-{len(seen)}"
-        if len(seen) < STARTUP:
-            trial = order[len(seen)]
-        else:
-            trial = table.nearest(search.ask(asked), sorted(unused))
-            # What was asked for was never tried.
-            search.tell(asked, {}, Outcome(TrialState.FAIL))
+        values = search.ask(asked)
+        startup = len(seen) < STARTUP
+        trial = order[len(seen)] if startup else table.nearest(values, sorted(unused))
         unused.remove(trial)
         seen.append(trial)
-        stop = rule([table.reports[i] for i in seen])[-1]
-        search.tell(f"tried-{len(seen)}", table.params[trial], outcome(table, Step(trial, stop)))
-        budget -= table.cost(stop)
-        yield Step(trial, stop)
+        step = Step(trial, rule([table.reports[i] for i in seen])[-1])
+        running.append((asked, step))
+        if len(running) == workers:
+            ended, done = running.pop(0)
+            # What was asked for was never tried.
+            search.tell(ended, {}, Outcome(TrialState.FAIL))
+            search.tell(f"tried-{ended}", table.params[done.trial], outcome(table, done))
+        budget -= table.cost(step.stop)
+        yield step
 
 
 def outcome(table: Table, step: Step) -> Outcome:

@@ -365,13 +365,13 @@ def _extended(directory: Path, spec: StudySpec) -> tuple[StudyFolder, StudySpec]
     from ganstudy.sweep.driver import first_changed
 
     folder = opened(directory)
-    changes = changed(folder.read_json("provenance.json"))
+    old = read(directory / "study.yaml")
+    changes = changed(folder.read_json("provenance.json"), *_choosers(old))
     if changes:
         refuse(
             f"--extend: since {directory} began there changed: {'; '.join(changes)}. New trials "
             f"would not compare with the old ones: give the new study a --name"
         )
-    old = read(directory / "study.yaml")
     if "tpe" in (old.design.sampler, spec.design.sampler):
         same = ("sampler", "seeds", "seed")
         if any(getattr(old.design, key) != getattr(spec.design, key) for key in same):
@@ -400,14 +400,20 @@ def _extended(directory: Path, spec: StudySpec) -> tuple[StudyFolder, StudySpec]
     return folder, spec
 
 
+def _choosers(spec: StudySpec) -> tuple[bool, bool]:
+    """Return whether Optuna chooses the study's configurations, and Ray what is stopped."""
+    return spec.design.sampler == "tpe", spec.stopping is not None
+
+
 def _tracking(runs: Path, uri: str | None) -> str:
     """Return where runs are tracked: the file beside the studies unless given."""
+    from ganstudy.paths import resolve_uri
     from ganstudy.storage import is_remote
     from ganstudy.tracking import default_uri
 
     if uri is None and is_remote(runs):
         refuse(f"--tracking-uri is needed: MLflow's own file cannot lie in {runs}")
-    return uri or default_uri(runs)
+    return resolve_uri(uri or default_uri(runs), Path())
 
 
 def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> None:
@@ -455,16 +461,24 @@ def _print_outcome(directory: Path) -> None:
     out.print(table)
     out.print(Text(found.verdict), soft_wrap=True)
     out.print(Text(f"report   {directory / 'report.html'}"), soft_wrap=True)
-    tracking = json.loads((directory / "tracking.json").read_text(encoding="utf-8"))["uri"]
+    tracking = _tracking_of(directory)
     out.print(Text(f"MLflow   {tracking}  (open it: ganstudy ui {directory})"), soft_wrap=True)
     _print_score_warning(directory)
+
+
+def _tracking_of(directory: Path) -> str:
+    """Return where a study was tracked; a secret in it was not recorded."""
+    from ganstudy.paths import resolve_uri
+    from ganstudy.store import StudyFolder
+
+    return resolve_uri(str(StudyFolder(directory).read_json("tracking.json")["uri"]), directory)
 
 
 def _tracked(folder: StudyFolder) -> str:
     """Return where a study was tracked, or refuse to guess a secret that was not recorded."""
     from ganstudy.provenance import HIDDEN
 
-    stored = str(folder.read_json("tracking.json")["uri"])
+    stored = _tracking_of(folder.folder)
     bare = stored.replace(f"{HIDDEN}@", "")  # the environment may hold user and password
     if HIDDEN in bare:
         refuse(f"--tracking-uri is needed: the study was tracked at {stored}, and what *** "
@@ -498,7 +512,7 @@ def resume(
     _check_executor(spec, address, directory.parent, in_process)
     edited = first_changed(spec, folder)
     origin = folder.read_json("provenance.json")
-    changes, other = changed(origin), rejudged(origin, spec.judged_by)
+    changes, other = changed(origin, *_choosers(spec)), rejudged(origin, spec.judged_by)
     if edited is not None and changes:
         refuse(
             f"{directory}: the trial {edited} is no longer what it was: since this study began "
@@ -507,8 +521,8 @@ def resume(
         )
     if edited is not None:
         refuse(
-            f"{directory}/study.yaml was edited: the trial {edited} is no longer what it was "
-            f"(or a `run --extend` was cut short: run it again)"
+            f"{directory}/study.yaml was edited, or its data changed: the trial {edited} is no "
+            f"longer what it was (or a `run --extend` was cut short: run it again)"
         )
     unfinished = retry_failed or len(pending(spec, folder)) > 0
     if changes and unfinished and not force:
@@ -561,6 +575,7 @@ def submit(
     """Run a study as a job of a Ray cluster, in a copy of the working directory."""
     spec = read(study, overrides)
     _check_name(name)
+    _check_paths(study, overrides or ())
     try:
         from ganstudy.sweep.ray_tune.jobs import Asked, JobError, Jobs
     except ModuleNotFoundError as error:
@@ -580,6 +595,16 @@ def submit(
         _follow(jobs, job)
     else:
         err.print(Text(jobs.ways_on(job)), soft_wrap=True)
+
+
+def _check_paths(study: Path, overrides: Sequence[str]) -> None:
+    """Refuse a job whose data lie in the copy of the working directory, which Ray deletes."""
+    from ganstudy.paths import relative_paths
+    from ganstudy.study.reading import read_yaml, set_keys
+
+    for path in relative_paths(set_keys(read_yaml(study), overrides)):
+        refuse(f"{study}: {path}: the job runs in a copy of this directory that Ray deletes; give "
+               f"the absolute path of a folder that all nodes share")  # fmt: skip
 
 
 def _follow(jobs: Jobs, job: str) -> None:
@@ -887,7 +912,7 @@ def ui(
     from ganstudy.tracking import Tracker, serve
 
     folder = opened(directory)
-    uri = folder.read_json("tracking.json")["uri"]
+    uri = _tracking_of(folder.folder)
     if not uri.startswith("sqlite:///"):
         out.print(Text(f"this study is tracked by the server at {uri}"), soft_wrap=True)
         return

@@ -8,15 +8,29 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "scipy", "ray", "optuna", "mlflow", "pandas", "pyarrow", "plotly")
-RESULT_PACKAGES = ("torch", "numpy", "scipy")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "ray",
+    "optuna",
+    "mlflow",
+    "pandas",
+    "pyarrow",
+    "plotly",
+)
+RESULT_PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 """Packages whose version can change a row."""
 RESULT_CODE = ("gan", "measure", "trial.py", "registry.py", "study/plan.py", "study/space.py")
 """Our own code that can change a row."""
+SEARCH_CODE = ("sweep/search.py",)
+"""Our own code that can change which configuration an adaptive search tries next."""
 HIDDEN = "***"
 """What stands where a secret stood."""
 SECRET_WORD = r"(?:secret|token|passw(?:or)?d|pwd|credential|signature|\bsig|key|key_?id)"
@@ -68,6 +82,7 @@ def provenance() -> dict[str, Any]:
         "ganstudy": metadata.version("ganstudy"),
         "commit": commit(),
         "code_hash": code_hash(),
+        "search_hash": code_hash(SEARCH_CODE),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -78,24 +93,39 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def changed(then: dict[str, Any]) -> list[str]:
-    """Return in words what differs now from `then` that could change a row."""
+def changed(then: dict[str, Any], adaptive: bool = False, pruned: bool = False) -> list[str]:
+    """Return in words what differs now from `then` that could change a row.
+
+    Args:
+        then: The provenance of a study.
+        adaptive: Whether Optuna chooses its configurations.
+        pruned: Whether Ray decides which of its trials are stopped.
+    """
     now = provenance()
     differences = []
     if then["code_hash"] != now["code_hash"]:
         differences.append(f"ganstudy's own code (was {then['commit'] or then['code_hash']})")
-    for name in RESULT_PACKAGES:
-        old, new = then["packages"][name], now["packages"][name]
-        if old != new:
-            differences.append(f"{name} {old} -> {new}")
+    packages = dict.fromkeys(RESULT_PACKAGES, "")
+    if adaptive:
+        packages["optuna"] = ", which chooses the configurations"
+        if then.get("search_hash") != now["search_hash"]:
+            differences.append("ganstudy's own search, which chooses the configurations")
+    if pruned:
+        packages["ray"] = ", which decides what is stopped"
+    for name, what in packages.items():
+        old, new = then["packages"].get(name), now["packages"][name]
+        if old not in (None, new):  # an older ganstudy recorded fewer packages
+            differences.append(
+                f"{name} {old} -> {new}{what} (pip install {name}=={old} restores it)"
+            )
     return differences
 
 
-def code_hash() -> str:
+def code_hash(names: Sequence[str] = RESULT_CODE) -> str:
     """Return 16 hex digits of the code that can change a row."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in RESULT_CODE:
+    for name in names:
         path = root / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())

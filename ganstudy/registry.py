@@ -14,6 +14,7 @@ tests) follows from the registry.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import json
 import re
@@ -62,6 +63,22 @@ class Component:
         """Return `{"name": ..., option: value, ...}`: what `Registry.parse` reads back."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {"name": self.name, **options}
+
+    def identity(self) -> dict[str, Any]:
+        """Return `to_dict()` without the options that only say where files lie."""
+        places = path_options(type(self))  # type: ignore[arg-type]  # a class is hashable
+        return {key: value for key, value in self.to_dict().items() if key not in places}
+
+
+@functools.cache
+def path_options(cls: type[Component]) -> frozenset[str]:
+    """Return the options of a component that are paths: their schema has the format `path`."""
+    options = pydantic.TypeAdapter(cls).json_schema().get("properties", {})
+    return frozenset(
+        option
+        for option, schema in options.items()
+        if any(part.get("format") == "path" for part in (schema, *schema.get("anyOf", ())))
+    )
 
 
 class Explained(NamedTuple):

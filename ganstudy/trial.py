@@ -40,6 +40,7 @@ from ganstudy.measure.protocol import (
     Primary,
     evaluator,
 )
+from ganstudy.paths import resolve_paths, store_paths
 from ganstudy.records import (
     TIME_LIMIT,
     Event,
@@ -48,7 +49,7 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import Writer, read_bytes, store_errors
+from ganstudy.storage import Writer, read_bytes, read_text, store_errors
 from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
@@ -108,8 +109,12 @@ class TrialSpec:
 
     @property
     def result_hash(self) -> str:
-        """16 hex digits of all that changes the result: equal hash, equal rows."""
-        train = json.dumps(self.train.to_dict(), sort_keys=True)
+        """16 hex digits of all that changes the result: equal hash, equal rows.
+
+        Data that are read from files enter by their content, wherever the files lie.
+        """
+        dataset = self.train.dataset.identity()
+        train = json.dumps(self.train.to_dict() | {"dataset": dataset}, sort_keys=True)
         parts = [train, self.measure.as_json, self.events.as_json, str(self.cpu)]
         text = f'[{", ".join(parts)}, "{self.device}"]'
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -156,6 +161,12 @@ class TrialSpec:
             "events": EventsConfig.from_dict(data["events"]),
         }
         return cls(**{**data, **built})
+
+    @classmethod
+    def load(cls, path: Path) -> TrialSpec:
+        """Read a `trial.json`: `runs/STUDY/trials/TRIAL/attempt-N/trial.json`."""
+        study = TrialFolder(path.parent.parent).study
+        return cls.from_dict(resolve_paths(json.loads(read_text(path)), study))
 
 
 class Heartbeat(NamedTuple):
@@ -410,7 +421,8 @@ class TrialRun:
         new: dict[str, Writer] = {}
         grid = partial(_write_bytes, content=sample_grid(images))
         files["config"] = "trial.json"
-        config = json.dumps(spec.to_dict(), indent=1, sort_keys=True).encode()
+        stored = store_paths(spec.to_dict(), TrialFolder(self.attempt.folder.parent).study)
+        config = json.dumps(stored, indent=1, sort_keys=True).encode()
         new[files["config"]] = partial(_write_bytes, content=config)
         files["samples"] = f"samples-{at:07d}.png"
         new[files["samples"]] = grid

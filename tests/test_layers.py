@@ -14,6 +14,7 @@ LAYERS = [
     {"lease", "store", "tracking"},
     {"gan"},
     {"measure"},
+    {"paths"},
     {"trial"},
     {"study"},
     {"display", "telling", "replaying", "traces", "why"},

@@ -142,8 +142,8 @@ class MeasureConfig:
 
     @functools.cached_property
     def as_json(self) -> str:
-        """What `to_dict` gives, as text: made once for all trials of a study."""
-        return json.dumps(self.to_dict(), sort_keys=True)
+        """What changes a result, as text: made once for all trials of a study."""
+        return json.dumps(self.to_dict() | {"features": self.features.identity()}, sort_keys=True)
 
     @property
     def primary(self) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ganstudy.gan.losses import Loss
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
 from ganstudy.measure.readers import NETWORK_READERS
+from ganstudy.paths import resolve_paths
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
 from ganstudy.study.arm import Arm
@@ -44,15 +46,16 @@ def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
     """Read, build and check a study.
 
     Args:
-        path: The YAML file.
+        path: The YAML file. Relative paths in it are relative to its folder.
         overrides: `KEY=VALUE`, with KEY a dotted path and VALUE YAML: `design.configs=4`.
+            Relative paths in them are relative to the working directory.
 
     Raises:
         StudyError: With the path of the wrong key, the rule and the nearest right name.
     """
-    data = read_yaml(path)
+    data = resolve_paths(read_yaml(path), path.parent)
     brought = at("recipe", recipes.templates, data["recipe"]) if "recipe" in data else {}
-    data = set_keys(data, overrides, brought)
+    data = set_keys(data, overrides, brought, partial(resolve_paths, folder=Path()))
     templates: dict[str, Template] = {}
     if data.get("replicate") is not None:
         data, templates = at("replicate", expand, data)

@@ -118,7 +118,9 @@ def _sobol(spec: StudySpec) -> Uniforms:
 
     keys = sorted({key for arm in spec.arms for key in arm.space})
     count = 2 ** math.ceil(math.log2(max(spec.design.configs, 2)))
-    sequence = qmc.Sobol(d=max(1, len(keys)), scramble=True, rng=spec.design.seed)
+    sequence = qmc.Sobol(
+        d=max(1, len(keys)), scramble=True, bits=30, optimization=None, rng=spec.design.seed
+    )
     points = sequence.random(count)
 
     def at(arm: Arm, key: str, index: int) -> float:

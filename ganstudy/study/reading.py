@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,10 @@ def _line(error: Exception) -> str:
 
 
 def set_keys(
-    data: Mapping[str, Any], overrides: Iterable[str], known_arms: Iterable[str] = ()
+    data: Mapping[str, Any],
+    overrides: Iterable[str],
+    known_arms: Iterable[str] = (),
+    resolve: Callable[[Any], Any] = dict,
 ) -> dict[str, Any]:
     """Return `data` with `KEY=VALUE` settings laid on it, KEY a dotted path and VALUE YAML.
 
@@ -61,6 +64,7 @@ def set_keys(
         data: The study.
         overrides: The settings.
         known_arms: Arms that the study has without writing them, a recipe's say.
+        resolve: Makes the paths in a setting absolute.
 
     Raises:
         StudyError: For a setting that is none, or an arm that is not there.
@@ -79,7 +83,7 @@ def set_keys(
         if root == "arms" and arms and rest.partition(".")[0] not in arms:
             # A slip would silently make one more arm.
             raise StudyError("--set", unknown("arm", rest.partition(".")[0], arms))
-        changed = merge_plain(changed, nested(key, value))
+        changed = merge_plain(changed, resolve(nested(key, value)))
     return changed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,8 +9,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from ganstudy.gan.datasets.files import absolute
+from ganstudy.paths import resolve_paths
 from ganstudy.records import load_results
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate
+from ganstudy.storage import location
 from ganstudy.store import StudyFolder
 from ganstudy.study.outcomes import OutcomeRule, rank_configs, select_candidates
 from ganstudy.study.reading import read_yaml
@@ -72,10 +74,10 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
     asked = parse_replicate(data["replicate"])
     if asked.configs is not None:
         return dict(data), {}
-    folder = Path(asked.from_).expanduser().absolute()
+    folder = _source_folder(asked.from_)
     if not (folder / "study.yaml").exists():
         raise StudyError("from", f"{folder} is not a study's folder: it holds no study.yaml")
-    source = read_yaml(folder / "study.yaml")
+    source = resolve_paths(read_yaml(folder / "study.yaml"), folder)
     design, own = (_mapping(key, data.get(key)) for key in ("design", "arms"))
     if {"sampler", "seeds", "configs"} & set(design):
         raise StudyError("", "sets design.sampler, configs and seeds itself: leave them out")
@@ -95,6 +97,14 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Template]
         "replicate": filled.model_dump(by_alias=True),
     }
     return expanded, {arm: _template(source["arms"][arm]) for arm in known}
+
+
+def _source_folder(text: str) -> Path:
+    """Return the folder of the study that is repeated, or its URI."""
+    try:
+        return location(text if "://" in text else absolute(text))
+    except ValueError as error:
+        raise StudyError("from", str(error)) from None
 
 
 def _controls(source: Mapping[str, Any]) -> set[str]:
@@ -124,7 +134,7 @@ def best_configs(folder: Path, arm: str, top: int) -> dict[str, dict[str, Any]]:
     configs itself, all that it repeats compete, by their seeds there.
     """
     source = read_yaml(folder / "study.yaml")
-    protocol = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
+    protocol = StudyFolder(folder).read_json("protocol.json")
     try:
         results = load_results(folder)
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -14,6 +15,7 @@ from ganstudy.gan.config import MANY, SHORTHANDS, TrainConfig, at, merge
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.events import EventsConfig
 from ganstudy.measure.protocol import MeasureConfig
+from ganstudy.paths import resolve_paths
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate, unknown, whole
 from ganstudy.study import recipes
 from ganstudy.study.arm import Arm, checked_name
@@ -163,12 +165,13 @@ def parse_study(
     """Build a study from plain data; see `checks.check` for what needs the data set.
 
     Args:
-        data: What a YAML holds.
+        data: What a YAML holds; a path that is still relative is so to the working directory.
         templates: Arms that lie under those of `data`, which may leave them out.
     """
     for key in data:
         if key not in TOP_KEYS:
             raise StudyError(str(key), unknown("key", key, TOP_KEYS))
+    data = resolve_paths(data, Path())
     name = at("study", checked_name, data.get("study"))
     base = at("base", _settings, data.get("base", {}), TRAIN_KEYS)
     under = dict(templates or {})

@@ -24,6 +24,7 @@ from ganstudy.measure.features import FEATURES
 from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
+from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import read_events
 from ganstudy.storage import write_text
@@ -87,14 +88,15 @@ class Run:
             origin = provenance()
         origin.setdefault("judgement", self._judgement())
         self.folder.write_json("provenance.json", origin)
-        self.folder.write_json("tracking.json", {"uri": redact(self.tracking_uri)})
+        tracking = stored_uri(self.tracking_uri, self.folder.folder)
+        self.folder.write_json("tracking.json", {"uri": redact(tracking)})
         self.folder.write_json(COMPONENTS, components(self.spec))
         if self.spec.design.sampler != "tpe":
             self.folder.write_plan(trial.identity() for trial in plan(self.spec))
         elif not (self.folder.folder / "plan.jsonl").exists():
             self.folder.write_plan([])
         text = io.StringIO()
-        YAML().dump(self.spec.resolved(), text)
+        YAML().dump(store_paths(self.spec.resolved(), self.folder.folder), text)
         write_text(self.folder.folder / "study.yaml", text.getvalue())
 
     def _judgement(self) -> dict[str, Any]:

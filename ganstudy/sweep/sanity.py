@@ -237,7 +237,7 @@ def _ranked(
 
 def best_images(folder: StudyFolder, trial: Row, n: int, noise: torch.Generator) -> Tensor:
     """Return n images of the best checkpoint of a trial, a row of trials.parquet."""
-    trainer = build_trainer(TrialSpec.from_dict(folder.read_json(trial["config"])).train)
+    trainer = build_trainer(TrialSpec.load(folder.folder / trial["config"]).train)
     path = folder.folder / trial["generator_best"]
     trainer.load_generator_state_dict(read_torch(path))
     return trainer.sample(n, noise)

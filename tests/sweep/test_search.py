@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
 import time
+import warnings
 
+import numpy as np
+import optuna
 import pytest
 from optuna.trial import TrialState
+from typer.testing import CliRunner
 
+from ganstudy.cli import app
+from ganstudy.provenance import changed, provenance
 from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
 from ganstudy.study.spec import parse_study
-from ganstudy.sweep.search import Outcome, TpeSearch, of_config
+from ganstudy.sweep.driver import Run
+from ganstudy.sweep.search import (
+    STARTUP,
+    TPE_OPTIONS,
+    ArmSearch,
+    Outcome,
+    TpeSearch,
+    build_sampler,
+    of_config,
+)
 
 PENALTIES = {"choice": [{"r1": {}}, {"gradient_penalty": {}}]}
 WEIGHT = {"log_uniform": [0.1, 100], "when": {"regularizers": {"r1": {}}}}
@@ -88,11 +105,15 @@ def test_what_is_told_of_a_trial(study, folder, scores, how, state, value):
         assert trial.intermediate_values == {20: scores[0], 40: scores[1]}
     # A search that goes on from the folder holds the same; who is still running is asked again.
     again = TpeSearch(spec, folder, None)
-    if state is TrialState.RUNNING:
-        assert told(again) == []
-        assert again.next().trial_id == "a-c00-s0"
-        return
     (past,) = told(again)
+    if state is TrialState.RUNNING:  # known as such, so that the next config keeps apart from it
+        assert (past.state, past.params) == (state, trial.params)
+        asked = again.next()
+        assert (asked.trial_id, asked.params) == ("a-c00-s0", trial.params)
+        end(again, asked, [1.0])
+        (past,) = told(again)
+        assert (past.state, past.value) == (COMPLETE, 1.0)
+        return
     assert (past.state, past.params) == (trial.state, trial.params)
     assert past.intermediate_values == trial.intermediate_values
     assert past.value == trial.value or state is TrialState.PRUNED
@@ -205,3 +226,77 @@ def test_planning_one_more_trial_takes_no_longer_late_than_early(study, folder):
         folder.append_plan([row])
     assert (time.perf_counter() - begun) / 20 < 0.05
     assert len(folder.read_plan()) == 2020
+
+
+def test_every_option_of_the_sampler_is_written_out():
+    """A library's new default must not change what a study draws."""
+    known = set(inspect.signature(optuna.samplers.TPESampler.__init__).parameters)
+    # Constraints are of no study; the seed is the study's.
+    assert known - {"self", "seed", "constraints_func"} == set(TPE_OPTIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_sampler(0)
+
+
+def test_the_options_that_optuna_will_fix_have_the_values_that_it_will_fix():
+    own = ("multivariate", "group", "constant_liar", "n_startup_trials", "n_ei_candidates")
+    plain = optuna.samplers.TPESampler(seed=5, **{name: TPE_OPTIONS[name] for name in own})
+    draws = []
+    for sampler in (build_sampler(5), plain):
+        study = optuna.create_study(sampler=sampler)
+        for _ in range(40):  # beyond 25, from where on old trials weigh less
+            trial = study.ask()
+            x, n = trial.suggest_float("x", 0, 1), trial.suggest_int("n", 1, 9)
+            study.tell(trial, (x - 0.3) ** 2 + n)
+        draws.append([trial.params for trial in study.trials])
+    assert draws[0] == draws[1]
+
+
+def spread(arm, seed: int, **options) -> float:
+    """How far apart eight configs lie that are asked for at once, as their mean distance."""
+    search = ArmSearch(arm, seed, 0, TPE_OPTIONS | options)
+    for i in range(2 * STARTUP):
+        rate = search.ask(str(i))["generator_optimizer.lr"]
+        search.tell(str(i), {}, Outcome(COMPLETE, abs(math.log10(rate) + 3)))
+    at_once = [search.ask(f"open-{i}")["generator_optimizer.lr"] for i in range(8)]
+    rates = np.log10(at_once)
+    return float(np.abs(rates[:, None] - rates).mean())
+
+
+def test_configs_that_run_at_once_are_kept_apart(study):
+    (arm,) = parse_study(study).arms
+    apart = [spread(arm, s) > spread(arm, s, constant_liar=False) for s in range(10)]
+    assert sum(apart) >= 8  # by chance in 1 of 18 tries; the seeds are fixed
+
+
+def test_another_optuna_is_refused_where_it_chooses_what_is_tried(study, write_study, tmp_path):
+    spec, runs = parse_study(study), tmp_path / "runs"
+    begun = StudyFolder(runs / "tiny")
+    begun.create()
+    Run(spec, begun, f"sqlite:///{tmp_path}/mlflow.db").begin()
+    origin = begun.read_json("provenance.json")
+    assert origin["packages"]["optuna"] == optuna.__version__
+    origin["packages"] |= {"optuna": "4.5.0", "ray": "2.59.0"}
+    begun.write_json("provenance.json", origin)
+    told = f"optuna 4.5.0 -> {optuna.__version__}, which chooses the configurations"
+    resumed = ["resume", str(begun.folder)]
+    extended = ["run", str(write_study(study)), "--runs", str(runs), "--extend"]
+    for command in (resumed, extended):
+        refused = CliRunner().invoke(app, [*command, "--in-process"])
+        assert refused.exit_code == 2
+        message = " ".join(refused.stderr.split())
+        assert told in message
+        assert "pip install optuna==4.5.0" in message
+    assert "--force" in CliRunner().invoke(app, resumed).stderr
+    # Where nothing is chosen by it, another version is none of the study's business.
+    assert changed(origin) == []
+    assert len(changed(origin, adaptive=True)) == 1
+    assert "ray 2.59.0 -> " in changed(origin, pruned=True)[0]
+
+
+def test_another_search_of_our_own_is_refused_too():
+    then = json.loads(json.dumps(provenance()))
+    assert changed(then, adaptive=True) == []
+    assert changed(then | {"search_hash": "0" * 16}) == []
+    (difference,) = changed(then | {"search_hash": "0" * 16}, adaptive=True)
+    assert "ganstudy's own search" in difference

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from torch import Tensor
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.datasets.cache import Arrays, shared
 from ganstudy.gan.seeding import derive
-from ganstudy.registry import Component, Registry, component
+from ganstudy.registry import Component, Registry, component, path_options
+from ganstudy.storage import write_text
 from ganstudy.store import cache_folder
 
 Split = Literal["train", "select", "report"]
@@ -48,6 +51,12 @@ class Dataset(Component, ABC):
 
     def check(self) -> None:
         """Raise ValueError if what the data is read from is not there; must be quick."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options, with a hash of the content in place of where files lie."""
+        if not path_options(type(self)):
+            return super().identity()
+        return super().identity() | {"content": content_hash(self)}
 
     def fingerprint(self) -> object:
         """Return what the data is read from, as JSON: a change of it empties the cache."""
@@ -91,10 +100,36 @@ def loaded(dataset: Dataset) -> dict[Split, Labelled]:
     """
     if not dataset.decoding_is_slow:
         return dataset.load()
+    return _to_splits(shared(_cache_of(dataset), lambda: _to_arrays(dataset.load())))
+
+
+def _cache_of(dataset: Dataset) -> Path:
     key = json.dumps([DECODING, dataset.to_dict(), dataset.fingerprint()], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = cache_folder() / "datasets" / f"{dataset.name}-{digest}"
-    return _to_splits(shared(folder, lambda: _to_arrays(dataset.load())))
+    return cache_folder() / "datasets" / f"{dataset.name}-{digest}"
+
+
+@functools.lru_cache(maxsize=4)
+def content_hash(dataset: Dataset) -> str:
+    """Return 16 hex digits of the images and labels of all splits.
+
+    They are kept beside the decoded data.
+    """
+    kept = _cache_of(dataset) / "content" if dataset.decoding_is_slow else None
+    try:
+        found = "" if kept is None else kept.read_text(encoding="utf-8")
+    except OSError:
+        found = ""
+    if found:
+        return found
+    digest = hashlib.sha256()
+    for name, array in sorted(_to_arrays(loaded(dataset)).items()):
+        digest.update(f"{name} {array.shape} {array.dtype}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    if kept is not None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs only time
+            write_text(kept, digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 def _to_arrays(splits: Mapping[Split, Labelled]) -> Arrays:

@@ -65,7 +65,10 @@ class Lite0(FeatureNetwork):
 
     def _resize(self, images: Tensor) -> Tensor:
         rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        resized = interpolate(rgb, size=(self.side, self.side), mode="bilinear")
+        size = (self.side, self.side)
+        resized = interpolate(
+            rgb, size=size, mode="bilinear", align_corners=False, antialias=False
+        )
         unit = (resized + 1) / 2
         scaled = (unit * 255 - 127) / 128
         return scaled.contiguous(memory_format=torch.channels_last)

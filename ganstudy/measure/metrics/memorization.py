@@ -142,7 +142,15 @@ def data_copying(generated: Nearest, held_out: Nearest) -> Score:
 def training_cells(features: Array) -> Array:
     """Return the k-means centres of (n, d) training features, (k, d) with k at most 10."""
     different = len(np.unique(features, axis=0))
-    k_means = KMeans(min(CELLS, different), n_init=1, random_state=0)
+    k_means = KMeans(
+        min(CELLS, different),
+        init="k-means++",
+        n_init=1,
+        max_iter=300,
+        tol=1e-4,
+        algorithm="lloyd",
+        random_state=0,
+    )
     centres: Array = k_means.fit(features).cluster_centers_
     return centres
 

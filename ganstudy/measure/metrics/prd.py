@@ -92,7 +92,18 @@ def _mean_curve(
     weights = len(rows) / 2 / np.where(is_real, len(there), len(made))
     curves = []
     for seed in range(runs):
-        k_means = MiniBatchKMeans(clusters, n_init=10, batch_size=BATCH, random_state=seed)
+        k_means = MiniBatchKMeans(
+            clusters,
+            init="k-means++",
+            n_init=10,
+            init_size=None,
+            batch_size=BATCH,
+            max_iter=100,
+            max_no_improvement=10,
+            tol=0.0,
+            reassignment_ratio=0.01,
+            random_state=seed,
+        )
         labels = k_means.fit(rows, sample_weight=weights).labels_
         generated, real = (
             np.bincount(labels[part], minlength=clusters) / part.sum()

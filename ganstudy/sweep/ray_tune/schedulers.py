@@ -69,7 +69,14 @@ def rule(stopping: Stopping, first: int, last: int) -> TrialScheduler:
     match stopping:
         case Asha():
             factor = stopping.reduction_factor
-            return ASHAScheduler(**TOLD, grace_period=first, max_t=last, reduction_factor=factor)
+            return ASHAScheduler(
+                **TOLD,
+                grace_period=first,
+                max_t=last,
+                reduction_factor=factor,
+                brackets=1,
+                stop_last_trials=True,
+            )
         case MedianStopping():
             # A trial is never paused to wait for others: it could not be gone on with.
             return MedianStoppingRule(
@@ -77,6 +84,7 @@ def rule(stopping: Stopping, first: int, last: int) -> TrialScheduler:
                 grace_period=first,
                 min_samples_required=stopping.fewest,
                 min_time_slice=math.inf,
+                hard_stop=True,
             )
     raise TypeError(f"Ray has no counterpart of {stopping!r}")
 

@@ -108,7 +108,10 @@ class Pool(NamedTuple):
 def pool(name: FamilyName) -> Pool:
     """Return the pool of a family, drawn once per process in a second or two."""
     family = FAMILIES[name]
-    parameters = family.draw(qmc.Sobol(4, rng=np.random.default_rng(0)).random(POOL))
+    sequence = qmc.Sobol(
+        4, scramble=True, bits=30, optimization=None, rng=np.random.default_rng(0)
+    )
+    parameters = family.draw(sequence.random(POOL))
     blocks = (parameters[start : start + BLOCK] for start in range(0, POOL, BLOCK))
     pixels = np.concatenate(
         [raster(family.vertices(block)).astype(np.float32) for block in blocks]
