@@ -46,6 +46,7 @@ from ganstudy.store import StudyFolder, TrialFolder
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep import ray_tune
 from ganstudy.sweep.driver import Run
+from ganstudy.sweep.ending import graceful
 from ganstudy.sweep.source import Source
 from ganstudy.tracking import default_uri
 from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
@@ -161,8 +162,8 @@ def one_sweep(trials: int, runs: Path) -> None:
     folder = StudyFolder(runs / "scale")
     folder.create()
     run = SleepingRun(parse_study(sleepy_study(trials)), folder, default_uri(runs))
-    with Path(os.devnull).open("w") as nowhere:
-        launch(run, None, Console(file=nowhere, force_terminal=True), run.begin)
+    with Path(os.devnull).open("w") as nowhere, graceful() as ending:
+        launch(run, None, Console(file=nowhere, force_terminal=True), run.begin, ending)
     figures = {
         "wall": time.monotonic() - begun,
         "first": run.first,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ganstudy.study.plan import Planned
     from ganstudy.study.spec import StudySpec
     from ganstudy.sweep.driver import Run
+    from ganstudy.sweep.ending import Ending
     from ganstudy.sweep.ray_tune.jobs import Jobs
 
 app = typer.Typer(
@@ -418,20 +419,31 @@ def _tracking(runs: Path, uri: str | None) -> str:
 
 def _drive(driver: Run, max_trials: int | None, first: Callable[[], object]) -> None:
     """Run what is to run and conclude, whatever happens on the way."""
+    from ganstudy.sweep.ending import graceful
+
+    with graceful() as ending:
+        try:
+            _conduct(driver, max_trials, first, ending)
+        except KeyboardInterrupt:
+            told = f"{ending.why or 'interrupted'}; `ganstudy resume {driver.folder.folder}`"
+            err.print(Text(f"{told} goes on"), soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _conduct(
+    driver: Run, max_trials: int | None, first: Callable[[], object], ending: Ending
+) -> None:
     from ganstudy.launch import launch
     from ganstudy.storage import store_errors
     from ganstudy.sweep.source import ClusterError
 
     try:
-        outcome = launch(driver, max_trials, err, first)
+        outcome = launch(driver, max_trials, err, first, ending)
     except BlockingIOError as error:
         refuse(str(error))
     except ClusterError as error:
         err.print(Text(f"{error}; `ganstudy resume {driver.folder.folder}` goes on"))
         raise typer.Exit(CLUSTER_LOST) from None
-    except KeyboardInterrupt:
-        err.print(Text(f"interrupted; `ganstudy resume {driver.folder.folder}` goes on"))
-        raise typer.Exit(INTERRUPTED) from None
     except store_errors() as error:
         err.print(Text(f"{driver.folder.folder}: {error}; rows written so far are readable, "
                        f"`ganstudy resume` goes on"), soft_wrap=True)  # fmt: skip
@@ -460,7 +472,8 @@ def _print_outcome(directory: Path) -> None:
         table.add_row(*(Text(cell) for cell in row))
     out.print(table)
     out.print(Text(found.verdict), soft_wrap=True)
-    out.print(Text(f"report   {directory / 'report.html'}"), soft_wrap=True)
+    if (directory / "report.html").exists():  # a signal may have interrupted it
+        out.print(Text(f"report   {directory / 'report.html'}"), soft_wrap=True)
     tracking = _tracking_of(directory)
     out.print(Text(f"MLflow   {tracking}  (open it: ganstudy ui {directory})"), soft_wrap=True)
     _print_score_warning(directory)
@@ -609,10 +622,12 @@ def _check_paths(study: Path, overrides: Sequence[str]) -> None:
 
 def _follow(jobs: Jobs, job: str) -> None:
     """Show the job's output until it ends, and end as it does."""
+    from ganstudy.sweep.ending import graceful
     from ganstudy.sweep.source import ClusterError
 
     try:
-        ended = jobs.follow(job, lambda text: out.file.write(text) and out.file.flush())
+        with graceful():
+            ended = jobs.follow(job, lambda text: out.file.write(text) and out.file.flush())
     except KeyboardInterrupt:
         err.print(Text(f"no longer followed, the job goes on.\n{jobs.ways_on(job)}"),
                   soft_wrap=True)  # fmt: skip

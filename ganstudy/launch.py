@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -12,7 +13,7 @@ from analysis.report import write_report
 from ganstudy.display import Display
 from ganstudy.records import TrialStatus
 from ganstudy.sweep.driver import Run, pending
-from ganstudy.sweep.ending import Ending, graceful
+from ganstudy.sweep.ending import Ending
 from ganstudy.sweep.source import ClusterError, Source
 
 
@@ -35,6 +36,7 @@ def launch(
     max_trials: int | None,
     console: Console,
     first: Callable[[], object],
+    ending: Ending,
 ) -> Outcome:
     """Run what is not finished, then write tables, report and MLflow.
 
@@ -43,16 +45,17 @@ def launch(
         max_trials: How many trials to run at most.
         console: Where progress goes.
         first: What to write before the first trial, once nobody else can drive the study.
+        ending: Knows whether a signal has asked the call to end.
 
     Raises:
         BlockingIOError: If another process drives the study.
         ClusterError: If the cluster was lost; what was recorded has been kept.
-        KeyboardInterrupt: If it was interrupted while it concluded.
+        KeyboardInterrupt: If it was interrupted before the first trial.
         OSError: If the study's folder cannot be written.
     """
     run.folder.lock()
     try:
-        with graceful(run.spec.resources.study_minutes) as ending:
+        with ending.limit(run.spec.resources.study_minutes):
             return _launched(run, max_trials, console, first, ending)
     finally:
         run.folder.unlock()
@@ -75,23 +78,41 @@ def _launched(
     console.print(Text(f"{todo}, recorded in {run.folder.folder}"), soft_wrap=True)
     lost = _execute(run, display, source)
     early = ending.why or ("interrupted" if display.ended < display.trials else "")
-    if lost is not None or early:
-        console.print(Text(f"{lost or early}: writing tables and report ..."), soft_wrap=True)
-    else:
-        console.print("scoring each arm's best generator, writing the report ...")
-    try:
-        trials = run.conclude(score=not (lost or early))
-        with run.phase("report"):
-            write_report(run.folder.folder, run.folder.folder / "report.html")
-    except KeyboardInterrupt:
-        trials, early = run.conclude(score=False), ending.why
-    run.track()
-    run.folder.write_json("phases.json", run.phases)
+    trials = _conclude(run, console, str(lost or early))
     if lost is not None:
         raise lost
     failed = [trial for trial in trials if trial["status"] is TrialStatus.FAILED]
     reasons = sorted({str(trial["reason"]) for trial in failed})
-    return Outcome(early, len(failed), "; ".join(reasons))
+    return Outcome(ending.why or early, len(failed), "; ".join(reasons))
+
+
+def _conclude(run: Run, console: Console, early: str) -> list[dict[str, Any]]:
+    """Write tables, report and MLflow, and return the rows of trials.parquet.
+
+    A first signal ends the step that it interrupts, and the steps after it still run. A second
+    signal ends the process.
+
+    Args:
+        run: The study, whose trials have ended or were interrupted.
+        console: Where progress goes.
+        early: Why trials are left, empty if none is.
+    """
+    try:
+        if early:
+            console.print(Text(f"{early}: writing tables and report ..."), soft_wrap=True)
+        else:
+            console.print("scoring each arm's best generator, writing the report ...")
+        trials = run.conclude(score=not early)
+    except KeyboardInterrupt:
+        trials = run.conclude(score=False)
+    with suppress(KeyboardInterrupt), run.phase("report"):
+        write_report(run.folder.folder, run.folder.folder / "report.html")
+    try:
+        run.track()
+    except KeyboardInterrupt:
+        run.notes.append("MLflow was not brought up to date: interrupted")
+    run.folder.write_json("phases.json", run.phases)
+    return trials
 
 
 def _execute(run: Run, display: Display, source: Source) -> ClusterError | None:

@@ -45,9 +45,13 @@ class StudyError(ValueError):
     """
 
     def __init__(self, path: str, rule: str) -> None:
-        """Build the one-line message `path: rule`."""
+        """Keep both parts."""
         self.path, self.rule = path, rule
-        super().__init__(f"{path}: {rule}" if path else rule)
+        super().__init__(path, rule)  # unpickling calls the class with these
+
+    def __str__(self) -> str:
+        """Return the one-line message `path: rule`."""
+        return f"{self.path}: {self.rule}" if self.path else self.rule
 
     def under(self, prefix: str) -> StudyError:
         """Return the same error with `prefix` put before its path."""

@@ -188,7 +188,7 @@ def test_doctor_looks_at_everything():
 def test_machine_output_is_clean(tiny, write_study):
     """Nothing but JSON on stdout, in a fresh process."""
     done = subprocess.run(
-        ganstudy("schema"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        ganstudy("schema"), cwd=ROOT, capture_output=True, text=True, timeout=250, check=True
     )
     assert json.loads(done.stdout)["title"] == "ganstudy study"
     assert done.stderr == ""

@@ -281,7 +281,7 @@ def test_compressed_files_marks_and_standard_input(tmp_path):
     assert "ü,quality_drop" in plain
     done = subprocess.run(
         ganstudy("events", "--traces", "-"),
-        cwd=ROOT, input=gzip.compress(text.encode()), capture_output=True, timeout=60, check=True,
+        cwd=ROOT, input=gzip.compress(text.encode()), capture_output=True, timeout=250, check=True,
     )  # fmt: skip
     assert done.stdout.decode() == plain
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from ganstudy.cli import app
 from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus, load_results
 from ganstudy.store import StudyFolder
 from ganstudy.tracking import ENVIRONMENT, Tracker
+from tests.processes import wait_for
+from tests.sweep.watched import Notes
 
 
 def record(updates: int, status: TrialStatus) -> TrialRecord:
@@ -144,14 +147,21 @@ def server(port: int, store: Path) -> subprocess.Popen:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    for _ in range(900):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                time.sleep(1)
-                return process
-        time.sleep(0.2)
-    kill(process)
-    raise AssertionError("the server did not start")
+    try:
+        wait_for(lambda: answers(port), "the server answers", seconds=200)
+    except AssertionError:
+        kill(process)
+        raise
+    return process
+
+
+def answers(port: int) -> bool:
+    """Whether the server takes requests, which it does some time after it listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -188,6 +198,8 @@ def test_a_server_that_dies_in_mid_study_loses_nothing(tiny, write_study, tmp_pa
     first = server(port, tmp_path)
     thread = threading.Thread(target=kill_in_the_middle, args=(first, uri, killed))
     thread.start()
+    # The study is concluded only after the kill, however fast its trials are.
+    Notes(lambda step: step != "compact" or killed.wait(300)).follow(monkeypatch.setattr)
     options = ["--in-process", "--tracking-uri", uri]
     study = ["run", str(write_study(tiny)), "--runs", str(folder.parent)]
     done = CliRunner().invoke(app, [*study, *options])

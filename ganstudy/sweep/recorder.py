@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 from ganstudy.provenance import redact
 from ganstudy.storage import location, name_of
 from ganstudy.store import StudyFolder, last_line
+from ganstudy.sweep.ending import undisturbed
 from ganstudy.tracking import Tracker
 
 COMPACT_EVERY_SECONDS = 5.0
@@ -63,7 +64,8 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         """Rest."""
-        self.rest()
+        with undisturbed():  # an answer that nobody waited for would be taken for the next one
+            self.rest()
 
     def rest(self) -> None:
         """Write no more, so that the driver alone writes the tables."""

@@ -54,7 +54,7 @@ class Opened(NamedTuple):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def until(self, true: Any) -> Any:
-        return WebDriverWait(self.driver, 20).until(lambda _: true())
+        return WebDriverWait(self.driver, 120).until(lambda _: true())
 
     def run(self, script: str, *given: Any) -> Any:
         return self.driver.execute_script(script, *given)

@@ -96,12 +96,12 @@ def test_bad_input(function, values, k, rule):
 
 def test_ten_thousand_scores_take_milliseconds():
     values = np.random.default_rng(0).lognormal(size=10_000)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone, whatever else runs
     for k in statistics.budget_grid(10_000):
         statistics.median_best_of_k(values, k)
         statistics.expected_best_of_k(values, k)
     # 60 budgets, about 40 ms on an idle machine; by whole numbers it took minutes.
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("n", [1, 5, 60, 61, 100, 10_000])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_a_node_that_does_not_see_the_folder_is_told_before_anything_starts(
     runs.mkdir()
     cluster.worker(hidden=runs)
     driven = Driven(cluster, runs / "unseen", tmp_path)
-    assert driven.run(cluster.head, study).wait(timeout=120) == 2, driven.printed
+    assert driven.run(cluster.head, study).wait(timeout=250) == 2, driven.printed
     assert "does not see what is written in" in driven.printed
     assert list(runs.iterdir()) == []
 
@@ -157,7 +156,7 @@ def test_a_cluster_without_room_is_waited_for(study, undisturbed, hosts, tmp_pat
     cluster.worker(cpus=2)
     wait_for(lambda: finished(driven.folder) >= 1, f"trials end: {driven.printed}")
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(timeout=60) == 130
+    assert driver.wait(timeout=250) == 130
 
 
 def test_a_lost_head_is_told_and_another_cluster_goes_on(study, undisturbed, hosts, tmp_path):
@@ -167,9 +166,8 @@ def test_a_lost_head_is_told_and_another_cluster_goes_on(study, undisturbed, hos
     driver = driven.run(worker, study)
     wait_for(lambda: finished(driven.folder) >= 2, f"trials end: {driven.printed}")
     first.head.kill()
-    begun = time.monotonic()
-    assert driver.wait(timeout=60) == 3, driven.printed
-    assert time.monotonic() - begun < 55
+    # Had Ray ended it, as it does after a minute, the exit code would be another.
+    assert driver.wait(timeout=250) == 3, driven.printed
     assert "the cluster is lost" in driven.printed
     assert f"ganstudy resume {driven.folder}" in " ".join(driven.printed.split())
     assert len(load_results(driven.folder).trials) == 24  # tables were written on the way out

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -274,3 +275,35 @@ def test_the_plan_of_a_study_file_is_what_runs(tiny, write_study, tmp_path, run)
     planned = {t.trial_id: t.result_hash for t in plan(load_study(study))}
     trials = load_results(runs / "tiny").trials
     assert dict(zip(trials["trial_id"], trials["result_hash"], strict=True)) == planned
+
+
+ONE_S_OWN_LOSS = """
+from ganstudy.gan.losses import LOSSES, NonSaturating
+from ganstudy.registry import component
+from ganstudy.cli import main
+
+@LOSSES.register("my_loss", paper="none")
+@component
+class MyLoss(NonSaturating):
+    '''A loss that only the driver's process knows.'''
+
+main()
+"""
+
+
+def test_a_study_error_of_a_worker_reaches_the_user(tiny, write_study, tmp_path):
+    """A worker of Ray imports the package alone: it does not know what a script has registered."""
+    tiny["base"]["dataset"], tiny["measure"]["features"] = "ring", "pixels"
+    tiny["arms"] = {"mine": {"loss": "my_loss"}}
+    tiny["design"], tiny["retries"] = {"configs": 1}, 1
+    command = [sys.executable, "-c", ONE_S_OWN_LOSS, "run", str(write_study(tiny))]
+    done = subprocess.run(
+        [*command, "--runs", str(tmp_path / "runs")],
+        cwd=ROOT, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    reason = "ganstudy.registry.StudyError: loss: unknown loss 'my_loss'"
+    assert f"tried again after: {reason}" in done.stderr
+    assert f"1 trials failed (0 allowed): {reason}" in done.stderr
+    [trial] = load_results(tmp_path / "runs" / "tiny").trials.to_dict("records")
+    assert trial["reason"].startswith(reason)

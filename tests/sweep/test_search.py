@@ -221,10 +221,10 @@ def test_planning_one_more_trial_takes_no_longer_late_than_early(study, folder):
     search = TpeSearch(parse_study(study), folder, None)
     row = search.next().identity()
     folder.write_plan([row] * 2000)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(20):
         folder.append_plan([row])
-    assert (time.perf_counter() - begun) / 20 < 0.05
+    assert (time.process_time() - begun) / 20 < 0.05
     assert len(folder.read_plan()) == 2020
 
 

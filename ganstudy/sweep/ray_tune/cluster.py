@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import platform
@@ -23,8 +24,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ganstudy.provenance import RESULT_PACKAGES, code_hash
 from ganstudy.storage import location, names_in, write_text
 from ganstudy.study.spec import Resources
+from ganstudy.sweep.ending import undisturbed
 from ganstudy.sweep.source import ClusterError
 
+HANDLERS_INSTALLED = "_ZN3ray6RayLog36is_failure_signal_handler_installed_E"
+"""ray::RayLog::is_failure_signal_handler_installed_, as the linker names it."""
 OBJECT_STORE_BYTES = 80 * 1024**2
 """Trials exchange nothing through Ray's object store; this is close to its minimum."""
 GIBIBYTE = 1024**3
@@ -44,12 +48,24 @@ def connected(address: str | None) -> Iterator[None]:
     """Start a local Ray that ends with the block, or connect to the cluster at `address`.
 
     Raises:
-        ClusterError: If there is none at `address`, or it does not let us in.
+        ClusterError: If there is none at `address`, or it does not let us in, or if no local Ray
+            starts.
     """
+    try:
+        with warnings.catch_warnings(), own_signals():
+            warnings.simplefilter("ignore")
+            _connect(address)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        yield
+    finally:
+        with undisturbed():
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with warnings.catch_warnings(), own_sigterm():
-        warnings.simplefilter("ignore")
-        if address is None:
+    if address is None:
+        try:
             ray.init(
                 address="local",
                 num_cpus=len(os.sched_getaffinity(0)),
@@ -57,31 +73,48 @@ def connected(address: str | None) -> Iterator[None]:
                 object_store_memory=OBJECT_STORE_BYTES,
                 **quiet,
             )
-        else:
-            try:
-                reach(address)
-                ray.init(address=address, **quiet)
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                told = (str(error).splitlines() or [""])[0]
-                if "Failed to connect" in told:  # and yet it listens
-                    told += "; does it ask for a token? (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
-                raise ClusterError(f"no Ray cluster at {address}: {told}") from error
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        except Exception as error:  # after 30 s on a busy machine Ray raises just that
+            raise ClusterError(f"Ray does not start on this machine: {error}") from error
+        return
     try:
-        yield
-    finally:
-        ray.shutdown()
+        reach(address)
+        ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        told = (str(error).splitlines() or [""])[0]
+        if "Failed to connect" in told:  # and yet it listens
+            told += "; does it ask for a token? (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
+        raise ClusterError(f"no Ray cluster at {address}: {told}") from error
 
 
 @contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Keep our handler of SIGTERM, in whose place ray.init puts one that exits without a word."""
-    before = signal.getsignal(signal.SIGTERM)
+def own_signals() -> Iterator[None]:
+    """Keep our signal handlers while Ray starts in the block, runs and shuts down.
+
+    `ray.init` installs a handler of SIGTERM that exits without a message, and Ray's core one that
+    aborts. `ray.shutdown` then resets SIGTERM to its default, which kills the process (see
+    https://github.com/ray-project/ray/pull/65749). Installing ours again afterwards leaves gaps.
+    Blocking signals does not close them, since two dozen of Ray's threads do not block any. So
+    Ray's core takes its handlers for installed while it starts, and for removed when it ends.
+    """
+    utils, flag = ray._private.utils, core_handlers_installed()
+    before, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    flag.value = True
     try:
         yield
     finally:
+        flag.value = False
+        utils.set_sigterm_handler = set_handler
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before)  # should Ray have found another way
+
+
+def core_handlers_installed() -> ctypes.c_bool:
+    """Return the flag by which Ray's core knows that it has installed its signal handlers."""
+    try:
+        return ctypes.c_bool.in_dll(ctypes.CDLL(ray._raylet.__file__), HANDLERS_INSTALLED)
+    except (OSError, ValueError):  # a build of Ray that hides it
+        return ctypes.c_bool()
 
 
 def reach(address: str, seconds: float = 5.0) -> None:

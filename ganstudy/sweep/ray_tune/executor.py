@@ -36,15 +36,16 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the next trial. The work begins with the first step, where Tune can retry it."""
-        self._spec = TrialSpec.from_dict(config["spec"])
-        self._steps = self._checked(TrialFolder(location(config["folder"])), config["code"])
+        self._steps = self._checked(config)
 
-    def _checked(self, folder: TrialFolder, code: str) -> Iterator[Heartbeat]:
+    def _checked(self, config: dict[str, Any]) -> Iterator[Heartbeat]:
         """Run the trial, unless this node joined without what the others were checked for."""
+        folder = TrialFolder(location(config["folder"]))
         if not (folder.study / "study.yaml").exists():
             raise FileNotFoundError(f"the node {platform.node()} does not see {folder.study}")
-        if code != code_hash():
+        if config["code"] != code_hash():
             raise RuntimeError(f"the node {platform.node()} has another ganstudy than the driver")
+        self._spec = TrialSpec.from_dict(config["spec"])
         yield from self.steps(self._spec, folder)
 
     def steps(self, spec: TrialSpec, folder: TrialFolder) -> Iterator[Heartbeat]:
@@ -53,7 +54,12 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train up to the next evaluation; return what executor, schedulers and people hear."""
-        beat = next(self._steps)
+        try:
+            beat = next(self._steps)
+        except Exception as error:
+            if (instead := portable(error)) is error:
+                raise
+            raise instead from error
         return {
             "beat": beat,
             "done": beat.status.finished,
@@ -65,6 +71,19 @@ class TrialActor(tune.Trainable):
         """Take another trial in the same process."""
         self.setup(new_config)
         return True
+
+
+def portable(error: Exception) -> Exception:
+    """Return the error, or one with its message if it cannot be unpickled in the driver.
+
+    Many libraries' exceptions can be pickled and not unpickled. Ray then gives the driver an
+    UnserializableException, which Tune neither retries nor writes down.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # pickling runs the exception's own code
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class ProcessLost(ray.exceptions.RayActorError):
@@ -80,7 +99,7 @@ class ProcessLost(ray.exceptions.RayActorError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the reason: Tune writes errors down."""
-        return ProcessLost, (self.error_msg,)
+        return ProcessLost, (self.error_msg,), vars(self)
 
 
 def recover_from_lost_memory() -> None:
@@ -178,7 +197,7 @@ class ObserverCallback(NotPickled, tune.Callback):
             return
         failures = self._failures[spec.trial_id] = self._failures.get(spec.trial_id, 0) + 1
         folder = self._folder.trial(spec.trial_id)
-        reason = died(error)
+        reason = died(error, text_of(trial))
         try:
             if failures <= self._retries:
                 self._observer.retried(spec, reason_of(folder.error()) or reason)
@@ -193,12 +212,21 @@ class ObserverCallback(NotPickled, tune.Callback):
 def error_of(trial: Any) -> Exception | None:
     """Return what ended a trial's process, as Tune has just written it down on this machine.
 
-    `Trial.get_error` looks in the storage, where it comes only later.
+    `Trial.get_error` looks in the storage, where it comes only later. None if Tune wrote nothing
+    that can be read.
     """
     try:
         return cast(Exception, pickle.loads(Path(trial.pickled_error_file).read_bytes()))
-    except (TypeError, OSError, pickle.UnpicklingError, AttributeError, ImportError):
+    except Exception:  # unpickling runs the exception's own code
         return None
+
+
+def text_of(trial: Any) -> str:
+    """Return the text of what ended a trial's process, empty if Tune wrote none."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8")
+    except (TypeError, OSError):
+        return ""
 
 
 def node_left(error: Exception | None) -> bool:
@@ -210,15 +238,20 @@ def node_left(error: Exception | None) -> bool:
     return error.preempted or "node has died" in str(error)
 
 
-def died(error: Exception | None) -> str:
-    """Return in one line why a trial's process is no more."""
+def died(error: Exception | None, text: str = "") -> str:
+    """Return in one line why a trial's process is no more.
+
+    Args:
+        error: What ended it, None if that cannot be unpickled.
+        text: What Tune wrote down of it.
+    """
     if error is None:
-        return "the trial's process ended without a word"
+        return reason_of(text) or "the trial's process ended without a word"
     if isinstance(error, ProcessLost):
         return "out of memory (host): Ray ended the process, as the node had hardly any left"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the trial's process was killed (by the kernel, if the node ran out of memory)"
-    return f"{type(error).__name__}: {reason_of(str(error))}"
+    return reason_of(str(error))  # the last line of the worker's traceback
 
 
 def execute(

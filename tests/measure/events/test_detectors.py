@@ -61,9 +61,9 @@ def test_detectors_need_constant_memory_and_time():
         series = {name: rng.uniform(1, 2, length).tolist() for name in HEALTHY}
         made, taken = points(series), []
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.process_time()
             replay(made)
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.process_time() - begun)
         return min(taken)
 
     assert seconds(2000) < 5 * seconds(1000)
