@@ -279,7 +279,7 @@ def test_schedulers_read_what_detectors_read():
 
 def random_study(rng: np.random.Generator) -> Study:
     trials = []
-    for arm, _ in itertools.product("abc", range(10)):
+    for arm, _ in itertools.product("abc", range(24)):
         scores = (100 * rng.random(6)).tolist()
         kinds = rng.choice(["divergence", "mode_collapse", "checkerboard"], 2, replace=False)
         events = {str(k): int(50 * rng.integers(1, 11)) for k in kinds if rng.random() < 0.7}
@@ -308,7 +308,7 @@ def test_no_rule_makes_an_arm_better_or_saves_more_than_there_is(seed):
     ("n", "saved", "known"), [(19, 19, False), (30, 9, False), (30, 10, True)]
 )
 def test_a_share_of_few_runs_that_save_anything_has_no_interval(n, saved, known):
-    """Of 8 runs of which a tenth saves anything the bootstrap holds the share in 63 %, not 95 %."""
+    """Of 8 runs of which a tenth saves anything the bootstrap covers 63 %."""
     parts = np.where(np.arange(n) < saved, 0.5, 0.0)
     [found] = savings._shares([parts], np.ones(n), [str(i) for i in range(n)])
     assert found.value == pytest.approx(0.5 * saved / n)
