@@ -122,8 +122,8 @@ def geometric_mean(study: Study, scores: np.ndarray) -> Estimate:
     logs = mean_interval(np.log(told))
     if study.adaptive:
         logs = honest(logs, study)
-    ends = [None if end is None else math.exp(end) for end in (logs.low, logs.high)]
-    return Estimate(math.exp(logs.value), *ends, logs.n)
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Estimate(math.exp(logs.value), low, high, logs.n)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Estimate:

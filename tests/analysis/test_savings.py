@@ -295,7 +295,7 @@ def test_schedulers_read_what_detectors_read():
 
 def random_study(rng: np.random.Generator) -> Study:
     trials = []
-    for arm, _ in itertools.product("abc", range(10)):
+    for arm, _ in itertools.product("abc", range(24)):
         scores = (100 * rng.random(6)).tolist()
         kinds = rng.choice(["divergence", "mode_collapse", "checkerboard"], 2, replace=False)
         events = {str(k): int(50 * rng.integers(1, 11)) for k in kinds if rng.random() < 0.7}
@@ -314,8 +314,21 @@ def test_no_rule_makes_an_arm_better_or_saves_more_than_there_is(seed):
         assert saving.lost + saving.wrongly <= saving.stopped
         assert saving.seconds < data.seconds
         assert saving.share_of_savable.value <= 1
-        assert saving.share.low <= saving.share.value <= saving.share.high
+        if saving.share.has_interval:
+            assert saving.share.low <= saving.share.value <= saving.share.high
         assert saving.same_ranking or saving.tau < 1
+    assert any(saving.share.has_interval for saving in data.rules)
+
+
+@pytest.mark.parametrize(
+    ("n", "saved", "known"), [(19, 19, False), (30, 9, False), (30, 10, True)]
+)
+def test_a_share_of_few_runs_that_save_anything_has_no_interval(n, saved, known):
+    """Of 8 runs of which a tenth saves anything the bootstrap covers 63 %."""
+    parts = np.where(np.arange(n) < saved, 0.5, 0.0)
+    [found] = savings._shares([parts], np.ones(n), [str(i) for i in range(n)])
+    assert found.value == pytest.approx(0.5 * saved / n)
+    assert found.has_interval == known
 
 
 def test_more_kinds_stop_no_later():

@@ -17,7 +17,8 @@ CASES = [case for topic in coverage.TOPICS for case in topic() if case.in_use]
 
 
 SLOW = {
-    "Firth's slope", "Firth's test", "log-rank test", "rank test", "rank correlation", "share saved",
+    "Firth's slope", "Firth's test", "log-rank test", "rank test", "rank correlation",
+    "share saved",
 }  # fmt: skip
 """Minutes, at the repeats that tell anything."""
 TOPICS = [
