@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import re
 import shlex
 import shutil
@@ -379,10 +378,6 @@ def same_events(output: str) -> None:
     assert "the replay tells what the record tells, row for row" in output
     folder = Path("runs/my_study")
     assert (folder / "events-replayed.parquet").exists()
-
-
-def is_schema(output: str) -> None:
-    assert "properties" in json.loads(Path("ganstudy.json").read_text(encoding="utf-8"))
 
 
 CLAIMS: dict[str, Callable[[str], None]] = {
