@@ -208,3 +208,17 @@ def test_a_control_repeats_the_configs_of_its_arm_and_the_sources_controls_stay_
     shifted = {(c, seed + 1_000_000, params) for c, seed, params in mine["wgan_gp"]}
     assert mine["wgan_gp_again"] == shifted
     assert plan(parse_study(spec.resolved())) == plan(spec)
+
+
+def test_a_source_may_lie_in_an_object_store(source, write_study):
+    from upath import UPath
+
+    store = UPath("memory://bucket/tiny")
+    for name in ("study.yaml", "protocol.json", "plan.jsonl", "trials.parquet"):
+        (store / name).write_bytes((source / name).read_bytes())
+    spec = replicate("memory://bucket/tiny", write_study)
+    local = replicate(source, write_study)
+    assert spec.replicate.from_.startswith("memory://")
+    assert spec.replicate.configs == local.replicate.configs
+    with pytest.raises(StudyError, match=r"replicate.from: memory://bucket/none is not a study's"):
+        replicate("memory://bucket/none", write_study)

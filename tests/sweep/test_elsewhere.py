@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from ganstudy.cli import app
+from ganstudy.cli import _tracking, _tracking_of, app
+from ganstudy.display import Display
+from ganstudy.gan.datasets.base import content_hash, loaded
 from ganstudy.records import load_results
+from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study
 from ganstudy.study.reading import read_yaml
+from ganstudy.sweep.driver import Run, pending
 from ganstudy.trial import TrialSpec
 from tests.conftest import write_yaml
 from tests.study.test_paths import npz, save_images
@@ -31,6 +37,19 @@ def study(tmp_path, tiny):
     return write_yaml(tmp_path / "home" / "study.yaml", tiny)
 
 
+def undisturbed(study, runs: Path, *overrides: str) -> Path:
+    """Run a study in one go, without MLflow and report; return its folder."""
+    spec = load_study(study, overrides)
+    folder = StudyFolder(runs / "whole")
+    folder.create()
+    run = Run(spec, folder, "", in_process=True)
+    run.begin()
+    with Display(Console(quiet=True), 9, spec.measure.primary, True, 0) as display:
+        run.execute(display, pending(spec, folder))
+    run.conclude(score=False)
+    return folder.folder
+
+
 def done(result) -> None:
     assert result.exit_code == 0, (result.stdout, result.stderr, result.exception)
 
@@ -38,13 +57,13 @@ def done(result) -> None:
 def test_run_here_resumed_extended_and_repeated_there(study, tmp_path, run, monkeypatch):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     monkeypatch.chdir(home)
-    done(run("run", "study.yaml", "--runs", "whole", "--set", "design.configs=3"))
+    whole = undisturbed(Path("study.yaml"), home, "design.configs=3")
     done(run("run", "study.yaml", "--runs", "runs", "--max-trials", 1))
     monkeypatch.chdir(elsewhere)
     done(run("resume", home / "runs" / "tiny"))
     more = ("--runs", "../home/runs", "--extend", "--set", "design.configs=3")
     done(run("run", "../home/study.yaml", *more))
-    assert_same(home / "whole" / "tiny", home / "runs" / "tiny")
+    assert_same(whole, home / "runs" / "tiny")
     assert len(load_results(home / "runs" / "tiny").trials) == 3
 
     # `from` and the data are relative to their own files, wherever they are read.
@@ -66,7 +85,7 @@ def test_runs_that_are_moved_with_their_data_go_on(study, tmp_path, run, monkeyp
     monkeypatch.chdir(tmp_path)
     shell = ("--set", "base.dataset.path=runs/digits.npz")  # a shell's path: of this folder
     done(run("run", study, "--runs", "runs", "--name", "cut", *shell, "--max-trials", 1))
-    done(run("run", study, "--runs", "runs", "--name", "whole", *shell))
+    undisturbed(study, runs, shell[1])
     assert (
         read_yaml(runs / "cut" / "study.yaml")["arms"]["a"]["dataset"]["path"] == "../digits.npz"
     )
@@ -84,8 +103,6 @@ def test_runs_that_are_moved_with_their_data_go_on(study, tmp_path, run, monkeyp
 def test_data_that_changed_are_refused(study, tmp_path, run):
     runs = tmp_path / "runs"
     done(run("run", study, "--runs", runs, "--max-trials", 1))
-    from ganstudy.gan.datasets.base import content_hash, loaded
-
     save_images(tmp_path / "home" / "digits.npz", 2)
     content_hash.cache_clear()  # another process would not have read the old ones
     loaded.cache_clear()
@@ -95,10 +112,6 @@ def test_data_that_changed_are_refused(study, tmp_path, run):
 
 
 def test_where_a_study_is_tracked_moves_with_its_runs_folder(study, tmp_path, monkeypatch):
-    from ganstudy.cli import _tracking, _tracking_of
-    from ganstudy.store import StudyFolder
-    from ganstudy.sweep.driver import Run
-
     monkeypatch.chdir(tmp_path)
     spec, runs = load_study(study), tmp_path / "runs"
     for name, uri in (

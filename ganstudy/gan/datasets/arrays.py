@@ -42,7 +42,7 @@ class Npz(Dataset):
     """
 
     path: AbsolutePath
-    """The .npz file; a relative path is kept as the absolute one it means."""
+    """The .npz file; a relative path is relative to the YAML."""
     images_key: str = "images"
     """Name of the array of images in the file."""
     labels_key: str | None = None

@@ -41,7 +41,7 @@ class CIFAR10(Dataset):
     """
 
     path: AbsolutePath
-    """The folder cifar-10-batches-py; a relative path is kept as the absolute one it means."""
+    """The folder cifar-10-batches-py; a relative path is relative to the YAML."""
     verify: bool = True
     """Whether the files must be the published ones, by their checksums."""
 

@@ -61,7 +61,7 @@ class ImageFolder(Dataset):
     """
 
     path: AbsolutePath
-    """Folder that holds the images; a relative path is kept as the absolute one it means."""
+    """Folder that holds the images; a relative path is relative to the YAML."""
     size: Annotated[int, Field(ge=8, le=128)] = 32
     """Side of the square images, in pixels."""
     channels: Literal[1, 3] = 3
