@@ -67,8 +67,14 @@ def judged(looks: Sequence[Look]) -> dict[str, bool | None]:
     first, trained = looks[0], looks[1:]
     collapsed = [look.effective_modes <= COLLAPSED for look in trained]
     nearly = [look.effective_modes <= NEARLY_COLLAPSED for look in trained]
-    away = [look.score > WORSE * first.score for look in trained]
-    not_better = [look.score > first.score for look in trained]
+    # A bad score of collapsed samples is the collapse's.
+    away = [
+        look.score > WORSE * first.score and look.effective_modes > NEARLY_COLLAPSED
+        for look in trained
+    ]
+    not_better = [
+        look.score > first.score and look.effective_modes > COLLAPSED for look in trained
+    ]
     return {
         "divergence": _ending(away, not_better),
         "mode_collapse": _episode(collapsed, nearly),
@@ -76,6 +82,19 @@ def judged(looks: Sequence[Look]) -> dict[str, bool | None]:
         "quality_drop": _episode(_dropped(trained, WORSE), _dropped(trained, NEARLY_WORSE)),
         "no_learning": _learning(first, trained),
     }
+
+
+def without_collapse(row: Mapping[str, Any]) -> bool | None:
+    """Return a kept run's fate of divergence, where a collapse was counted as one before.
+
+    The looks at kept runs are not kept. So a run that ended collapsed is none for certain only if
+    the collapse was planted, in a game that was healthy until then; else nobody knows.
+    """
+    fate, modes = row["fate.divergence"], row["final_effective_modes"]
+    if fate is not True or not math.isfinite(row["final_score"]) or modes > NEARLY_COLLAPSED:
+        return fate
+    collapsed = row["onset.mode_collapse"] is not None and modes <= COLLAPSED
+    return False if collapsed else None
 
 
 def _learnt(first: Look, trained: Sequence[Look]) -> bool:

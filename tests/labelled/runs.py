@@ -558,7 +558,7 @@ PUBLISH = {
     "passing_collapse": (14, _passing(plant.Constant, (125, 175), (100, 150), size=0.02)),
     "passing_removal": (12, _passing(plant.Remove, (125, 175), (100, 150), modes=(0, 4, 6))),
     "passing_noise": (12, _passing(plant.Noise, (125, 175), (150, 100), size=0.7)),
-    "not_finite": (34, _each(plant.NonFinite, LATER, GENERATOR, DISCRIMINATOR)),
+    "not_finite": (48, _each(plant.NonFinite, LATER, GENERATOR, DISCRIMINATOR)),
     "blown_up": (24, _each(plant.LearningRate, LATER, *_sizes(100.0, 500.0))),
     "run_away": (16, NOTHING),
     "scaled": (34, _each(plant.Scale, LATER, *_sizes(10.0, 16.0, **DISCRIMINATOR))),

@@ -286,8 +286,9 @@ class Recovery(Detector):
     lost: Factor = 1.5
     """Worst score since the detection over the best before it (or over that of real images, if
     that is more), below which nothing was lost; best share near a mode over the share likewise."""
-    standard_errors: Annotated[float, Field(ge=0)] = 3.0
-    """Least distance of what was lost from the best, in standard errors of the difference."""
+    standard_errors: Annotated[float, Field(ge=0)] = 2.0
+    """Least distance of what was lost from the best, in standard errors of the difference: an
+    event has shown already that it is no chance."""
 
     reads = (names.PROBE, *names.SCORES)
 
