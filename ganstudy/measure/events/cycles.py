@@ -240,7 +240,8 @@ def _model(times: tuple[float, ...], frequency: float) -> _Model:
     basis = np.linalg.qr(design)[0]
     squares, lagged = np.array([_residual_moments(basis, phi) for phi in PHIS]).T
     correlations = np.maximum.accumulate(lagged / squares)
-    return _Model(design, np.linalg.pinv(design), squares, correlations)
+    inverse = np.asarray(np.linalg.pinv(design), dtype=np.float64)
+    return _Model(design, inverse, squares, correlations)
 
 
 def _residual_moments(basis: Array, phi: float) -> tuple[float, float]:
@@ -286,7 +287,7 @@ def _fit(times: tuple[float, ...], x: Array, frequency: float, total: float) -> 
         # A phase that drifts over the window is a frequency beside that of the grid.
         frequency += float((change * now.conj()).imag.sum()) / size / math.pi / times[-1]
         design = _design(times, frequency)
-        beta = np.linalg.lstsq(design, x, rcond=None)[0]
+        beta = np.asarray(np.linalg.lstsq(design, x, rcond=None)[0], dtype=np.float64)
         rest = x - design @ beta
         freedom = n - design.shape[1]
         now, change = _amplitudes(beta)

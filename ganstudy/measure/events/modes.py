@@ -173,7 +173,7 @@ class Oscillation(Detector):
     correlation: Share = 0.5
     """Share of the variation about the trend that repeats with the period: for a sine in noise
     this is the autocorrelation at the period."""
-    chance: Annotated[float, Field(gt=0, lt=1)] = 5e-4
+    chance: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Probability of such a peak in autoregressive noise, corrected for the number of
     frequencies, of series and of readings so far."""
     amplitude: Share = 0.8
@@ -193,8 +193,9 @@ class Oscillation(Detector):
 class OscillationWatcher(ProbeWatcher[Oscillation]):
     """Looks for a cycle in each logit and in the shares, at every resolution."""
 
-    SERIES = 3
-    """Series that are watched: the two logits and the shares."""
+    LOGIT, SHARES = 1 / 12, 5 / 6
+    """Parts of the allowed chance: shares of modes have few readings and a least swing, and need
+    most of it; a limit cycle of logits exceeds noise by far."""
     LASTS = 0.05
     """Probability up to which a detected cycle lasts, so that a little noise does not end it."""
 
@@ -252,8 +253,9 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
     def _is_cycle(self, name: str, number: int, level: Level, cycle: Cycle) -> bool:
         """Whether the strongest cycle of a window is regular, no chance, wide and no spiral."""
         detector = self.detector
-        tests = self.SERIES * cycle.frequencies * level.seen
-        least = 0.0 if name in names.LOGITS else detector.swing
+        tests = cycle.frequencies * level.seen
+        logit = name in names.LOGITS
+        part, least = (self.LOGIT, 0.0) if logit else (self.SHARES, detector.swing)
         # A spiral decays little in a short window: it must not decay in a full one, going on so.
         most = cycle.ratio + 2 * cycle.ratio_error
         begun = (name, number) in self._swinging
@@ -261,7 +263,7 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
         chance = self.LASTS if begun else detector.chance
         return (
             cycle.correlation >= detector.correlation
-            and cycle.log_p + math.log(tests) <= math.log(chance)
+            and cycle.log_p + math.log(tests) <= math.log(part * chance)
             and min(cycle.ratio, at_full) >= detector.amplitude
             and cycle.first >= least
         )
