@@ -28,6 +28,8 @@ SUPPORTS_HARMONICS = 20
 """Readings from which on a window supports harmonics."""
 HOPELESS = 0.4
 """Share of the variation at a frequency and its harmonics below which no fit is tried."""
+REFINED = 1e-2
+"""Probability of a peak below which its frequency is refined."""
 PHIS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99)
 """Coefficients of autoregressive noise that a cycle is compared with."""
 LEAST = 9
@@ -46,6 +48,7 @@ class Cycle(NamedTuple):
             most.
         last: Its width in the last third.
         ratio: Amplitude of all components together in the last third over that in the first.
+        ratio_error: Standard error of the ratio.
         readings: Readings in the window.
         frequencies: Independent frequencies that were searched.
     """
@@ -56,6 +59,7 @@ class Cycle(NamedTuple):
     first: float
     last: float
     ratio: float
+    ratio_error: float
     readings: int
     frequencies: float
 
@@ -114,7 +118,7 @@ class Level:
         return True
 
 
-def find_cycle(times: Sequence[float], series: Sequence[Sequence[float]] | Array) -> Cycle | None:
+def find_cycle(times: Sequence[float], series: Sequence[Array]) -> Cycle | None:
     """Return the strongest cycle in a series of vectors, None where none stands out at all.
 
     The readings are modelled as a polynomial trend, a sine whose amplitude changes linearly, its
@@ -124,7 +128,7 @@ def find_cycle(times: Sequence[float], series: Sequence[Sequence[float]] | Array
 
     Args:
         times: When the readings were taken, ascending.
-        series: The readings, (n, components), finite.
+        series: The readings, n vectors of (components,), finite.
     """
     x = np.asarray(series, dtype=np.float64)
     n = len(x)
@@ -215,8 +219,8 @@ def _candidates(grid: _Grid, shares: Array) -> list[float]:
     return found
 
 
-@functools.lru_cache(maxsize=512)
-def _model(times: tuple[float, ...], frequency: float) -> _Model:
+def _design(times: tuple[float, ...], frequency: float) -> Array:
+    """Return the columns that are fitted: the sine, its change, its harmonics and the trend."""
     t, n = np.array(times), len(times)
     u, w = 2 * t / t[-1] - 1, 2 * math.pi * frequency
     cos, sin = np.cos(w * t), np.sin(w * t)
@@ -227,11 +231,17 @@ def _model(times: tuple[float, ...], frequency: float) -> _Model:
             columns.append(np.cos(order * w * t))
         if above < -0.5 / n:  # at half a cycle per reading the sine is nothing
             columns.append(np.sin(order * w * t))
-    design = np.column_stack([*columns, _grid(times).trend])
+    return np.column_stack([*columns, _grid(times).trend])
+
+
+@functools.lru_cache(maxsize=512)
+def _model(times: tuple[float, ...], frequency: float) -> _Model:
+    design = _design(times, frequency)
     basis = np.linalg.qr(design)[0]
     squares, lagged = np.array([_residual_moments(basis, phi) for phi in PHIS]).T
     correlations = np.maximum.accumulate(lagged / squares)
-    return _Model(design, np.linalg.pinv(design), squares, correlations)
+    inverse = np.asarray(np.linalg.pinv(design), dtype=np.float64)
+    return _Model(design, inverse, squares, correlations)
 
 
 def _residual_moments(basis: Array, phi: float) -> tuple[float, float]:
@@ -267,27 +277,42 @@ def _fit(times: tuple[float, ...], x: Array, frequency: float, total: float) -> 
         return None
     beta = model.inverse @ x
     rest = x - model.design @ beta
-    now, change = beta[0] - 1j * beta[1], beta[2] - 1j * beta[3]
-    power = float((np.abs(now) ** 2).sum()) * n / 4
+    now, change = _amplitudes(beta)
+    size = float((np.abs(now) ** 2).sum())
     level, dof = _background(rest, model, 2 * math.pi * frequency)
     dimensions = _dimensions(rest, freedom)
-    p = float(fdtrc(2 * dimensions, dof * dimensions, power / max(level, 1e-12 * total)))
+    excess = size * n / 4 / max(level, 1e-12 * total)
+    p = float(fdtrc(2 * dimensions, dof * dimensions, excess))
+    if p < REFINED:
+        # A phase that drifts over the window is a frequency beside that of the grid.
+        frequency += float((change * now.conj()).imag.sum()) / size / math.pi / times[-1]
+        design = _design(times, frequency)
+        beta = np.asarray(np.linalg.lstsq(design, x, rcond=None)[0], dtype=np.float64)
+        rest = x - design @ beta
+        freedom = n - design.shape[1]
+        now, change = _amplitudes(beta)
+    left = float((rest**2).sum())
+    # The change has three times the variance of the mean amplitude, which is 2 / n of the noise's.
+    noise = 6 * left / (max(1, freedom) * x.shape[1] * n)
     first, last = np.abs(now - 2 / 3 * change), np.abs(now + 2 / 3 * change)
     widest = int(np.abs(now).argmax())
-    # A phase that drifts over the window is a frequency beside that of the grid.
-    drift = float((change * now.conj()).imag.sum()) / float((np.abs(now) ** 2).sum())
-    frequency += drift / math.pi / times[-1]
     before, after = float(np.linalg.norm(first)), float(np.linalg.norm(last))
     return Cycle(
         period=1 / frequency,
-        correlation=1 - float((rest**2).sum()) / total,
+        correlation=1 - left / total,
         log_p=math.log(max(p, 1e-300)),
         first=2 * float(first[widest]),
         last=2 * float(last[widest]),
         ratio=after / before if before > 0 else math.inf,
+        ratio_error=4 / 3 * math.sqrt(noise) / float(np.linalg.norm(now)),
         readings=n,
         frequencies=n * (1 / SHORTEST - PERIODS / n),
     )
+
+
+def _amplitudes(beta: Array) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Return each component's amplitude in the middle of the window, and its change."""
+    return beta[0] - 1j * beta[1], beta[2] - 1j * beta[3]
 
 
 def _background(rest: Array, model: _Model, w: float) -> tuple[float, float]:

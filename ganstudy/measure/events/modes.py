@@ -18,7 +18,7 @@ from ganstudy.measure.events.base import (
     Share,
     Watcher,
 )
-from ganstudy.measure.events.cycles import Level, Pyramid, find_cycle
+from ganstudy.measure.events.cycles import Cycle, Level, Pyramid, find_cycle
 from ganstudy.records import Event, Point
 from ganstudy.registry import component
 
@@ -201,7 +201,7 @@ class Oscillation(Detector):
     correlation: Share = 0.5
     """Share of the variation about the trend that repeats with the period: for a sine in noise
     this is the autocorrelation at the period."""
-    chance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    chance: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Probability of such a peak in autoregressive noise, corrected for the number of
     frequencies, of series and of readings so far."""
     amplitude: Share = 0.8
@@ -221,8 +221,11 @@ class Oscillation(Detector):
 class OscillationWatcher(ProbeWatcher[Oscillation]):
     """Looks for a cycle in each logit and in the shares, at every resolution."""
 
-    SERIES = 3
-    """Series that are watched: the two logits and the shares."""
+    LOGIT, SHARES = 1 / 12, 5 / 6
+    """Parts of the allowed chance: shares of modes have few readings and a least swing, and need
+    most of it; a limit cycle of logits exceeds noise by far."""
+    LASTS = 0.05
+    """Probability up to which a detected cycle lasts, so that a little noise does not end it."""
 
     def __init__(self, detector: Oscillation) -> None:
         """Start with nothing seen."""
@@ -250,7 +253,7 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
         looked = False
         for number, level in self._series[name].add(at, values):
             looked = True
-            evidence = self._find(name, level)
+            evidence = self._find(name, number, level)
             if evidence is None:
                 self._swinging.pop((name, number), None)
             else:
@@ -258,23 +261,12 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
         if not looked:
             return None
         evidence = max(self._swinging.values(), key=lambda e: e["value"], default={})
-        return self.episode.update(
-            at, bool(self._swinging), evidence.get("value", 0.0), evidence
-        )
+        return self.episode.update(at, bool(self._swinging), evidence.get("value", 0.0), evidence)
 
-    def _find(self, name: str, level: Level) -> dict[str, Any] | None:
+    def _find(self, name: str, number: int, level: Level) -> dict[str, Any] | None:
         """Return the evidence of a cycle in one window, None where there is none."""
         cycle = find_cycle(level.times, level.vectors)
-        if cycle is None:
-            return None
-        tests = self.SERIES * cycle.frequencies * level.seen
-        least = self.detector.swing if name not in names.LOGITS else 0.0
-        if (
-            cycle.correlation < self.detector.correlation
-            or cycle.ratio < self.detector.amplitude
-            or cycle.log_p + math.log(tests) > math.log(self.detector.chance)
-            or cycle.first < least
-        ):
+        if cycle is None or not self._is_cycle(name, number, level, cycle):
             return None
         return {
             "signal": name,
@@ -283,6 +275,23 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
             "period_updates": cycle.period,
             "swing": cycle.last,
             "swing_before": cycle.first,
-            "chance": math.exp(min(0.0, cycle.log_p + math.log(tests))),
-            "rule": f"share of the variation that repeats, over {cycle.readings} readings or means",
+            "rule": f"share of the variation that repeats, over {cycle.readings} readings",
         }
+
+    def _is_cycle(self, name: str, number: int, level: Level, cycle: Cycle) -> bool:
+        """Whether the strongest cycle of a window is regular, no chance, wide and no spiral."""
+        detector = self.detector
+        tests = cycle.frequencies * level.seen
+        logit = name in names.LOGITS
+        part, least = (self.LOGIT, 0.0) if logit else (self.SHARES, detector.swing)
+        # A spiral decays little in a short window: it must not decay in a full one, going on so.
+        most = cycle.ratio + 2 * cycle.ratio_error
+        begun = (name, number) in self._swinging
+        at_full = math.inf if begun else most ** (detector.window / cycle.readings)
+        chance = self.LASTS if begun else detector.chance
+        return (
+            cycle.correlation >= detector.correlation
+            and cycle.log_p + math.log(tests) <= math.log(part * chance)
+            and min(cycle.ratio, at_full) >= detector.amplitude
+            and cycle.first >= least
+        )

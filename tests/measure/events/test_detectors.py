@@ -9,7 +9,7 @@ import pytest
 from ganstudy.measure.events import DETECTORS, EventLog, EventsConfig, replay
 from ganstudy.records import Point
 from ganstudy.registry import StudyError
-from tests.measure.events.traces import FALLING, HEALTHY, events, points, probes
+from tests.measure.events.traces import EVERY, FALLING, HEALTHY, events, points, probes
 
 LOSING = [2000.0, 900.0, 400.0, 200.0, *[205.0, 195.0, 203.0, 199.0] * 3]
 """A score that stops to gain."""
@@ -267,7 +267,7 @@ def swinging(period: float, decay: float = 1.0, n: int = 64, noise: float = 0.0)
 @pytest.mark.parametrize("period", [6, 10, 17])
 def test_a_limit_cycle_of_logits_is_found_with_its_period(period):
     (event,) = events("oscillation", {"fake_logits_mean": swinging(period, noise=0.1)})
-    assert event.evidence["period_readings"] == pytest.approx(period, abs=1)
+    assert event.evidence["period_updates"] == pytest.approx(EVERY * period, rel=0.05)
     assert event.ended is None
 
 
@@ -291,7 +291,7 @@ def test_a_generator_that_takes_modes_in_turn_oscillates():
 
     for period in (3, 4, 6):
         (event,) = turning(period, 1.0)
-        assert event.evidence["period_readings"] == period
+        assert event.evidence["period_updates"] == pytest.approx(EVERY * period, rel=0.05)
         assert turning(period, 0.05) == []
     rng = np.random.default_rng(0)
     noise = {f"share__{k}": rng.uniform(0, 2, 21).tolist() for k in range(8)}
