@@ -34,8 +34,8 @@ from ganstudy.registry import component
 
 NOISE_SEED = 20_481
 """Seed of the latents that only these looks draw."""
-LOOK, LOOK_OF_IMAGES = 2000, 500
-"""Samples of a look while a run trains: points, images."""
+LOOK, LOOK_OF_IMAGES, LOOK_OF_DIGITS = 2000, 500, 2000
+"""Samples of a look while a run trains: points, images, stacked digits with their 30 modes."""
 FINAL, FINAL_OF_IMAGES = 10_000, 2000
 """Samples of the look at its end."""
 COPY = 0.2
@@ -138,6 +138,8 @@ class Outside:
     def _count(self, final: bool) -> int:
         if self.points:
             return FINAL if final else LOOK
+        if isinstance(self.dataset, StackedMNIST):
+            return LOOK_OF_DIGITS
         return FINAL_OF_IMAGES if final else LOOK_OF_IMAGES
 
 
@@ -182,7 +184,7 @@ def _classifier(dataset: Dataset) -> Extractor:
 def _stacked_senses(dataset: StackedMNIST) -> tuple[Features, Modes]:
     """Return the features of all three digits, and a mode of each image by one of its digits.
 
-    A look of 500 images cannot count 1,000 triples. It counts 30 modes, each image for the digit
+    A look cannot count 1,000 triples. It counts 30 modes, each image for the digit
     of one of its channels in turn; `joint_modes` counts the triples at the end of a run.
     """
     network = _classifier(MNIST5k())

@@ -609,36 +609,39 @@ LONG_RINGS = tuple(
 LONG_DCGAN = {**DCGAN, "width": 16, "latent_dim": 64}
 
 
-def _long_images(dataset: Mapping[str, Any]) -> tuple[Game, ...]:
-    """Return DCGANs that train at the rates of a study's middle, not of a short run."""
-    settings = {
-        "architecture": LONG_DCGAN,
-        "optimizer": adam(5e-4, 0.5),
-        "stabilizers": average(4000.0),
-        "batch_size": 32,
-        "discriminator_updates": LONG_UPDATES,
-    }
-    penalties = ({"regularizers": r1(1.0)},) * 3 + (
-        {"regularizers": {"gradient_penalty": {"weight": 10.0}}},
+def _long_images(
+    dataset: Mapping[str, Any], optimizer: Mapping[str, Any], r1_weight: float
+) -> tuple[Game, ...]:
+    """Return DCGANs of four losses; Wasserstein has the gradient penalty, the others R1."""
+    base = game(
+        dataset,
+        "non_saturating",
+        architecture=LONG_DCGAN,
+        optimizer=optimizer,
+        stabilizers=average(4000.0),
+        batch_size=32,
+        discriminator_updates=LONG_UPDATES,
     )
-    losses = ("non_saturating", "hinge", "least_squares", "wasserstein")
-    return tuple(
-        game(dataset, loss, **settings, **penalty)
-        for loss, penalty in zip(losses, penalties, strict=True)
+    steady = tuple(
+        base.but(loss=loss, regularizers=r1(r1_weight))
+        for loss in ("non_saturating", "hinge", "least_squares")
     )
+    penalty = {"gradient_penalty": {"weight": 10.0}}
+    return (*steady, base.but(loss="wasserstein", regularizers=penalty))
 
 
 LONG_GAMES = {
     "long_ring": LONG_RINGS,
     "longest_ring": tuple(g.but(discriminator_updates=LONGEST_UPDATES) for g in LONG_RINGS),
-    "long_mnist5k": _long_images(MNIST),
-    "long_stacked_mnist": _long_images({"name": "stacked_mnist"}),
+    "long_mnist5k": _long_images(MNIST, adam(5e-4, 0.5), 1.0),
+    # At the rates of mnist5k these generators lose the digit 1, and are not healthy.
+    "long_stacked_mnist": _long_images({"name": "stacked_mnist"}, adam(2e-3), 0.3),
 }
 LONG = {
     "long_ring": (16, NOTHING),
     "longest_ring": (12, NOTHING),
-    "long_mnist5k": (16, NOTHING),
-    "long_stacked_mnist": (16, NOTHING),
+    "long_mnist5k": (12, NOTHING),
+    "long_stacked_mnist": (12, NOTHING),
 }
 PARTS: dict[Part, tuple[Family, ...]] = {
     "choose": _families(CHOOSE_GAMES, CHOOSE),
