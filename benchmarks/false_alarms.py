@@ -11,7 +11,8 @@ one-sided 95 % upper bounds (Clopper and Pearson). Random walks are for oscillat
 that wanders off is not healthy for the other kinds. Takes half an hour of one core; 1,000 runs of
 one kind and one noise take about a minute.
 
-The constants of the detectors were chosen on seeds below 100.
+Oscillation's constants were chosen on seeds below 100, and the logits' part of its chance after a
+look at seed 1000; the default seed is a later one.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=DETECTORS.names())
     parser.add_argument("--noise", action="append", choices=NOISES)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=2000)
     parser.add_argument("--cycles", action="store_true", help="the power of oscillation instead")
     arguments = parser.parse_args()
     begun = time.process_time()

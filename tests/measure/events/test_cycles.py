@@ -59,8 +59,8 @@ def false_alarms(kind: str, runs: int, seed: int, n: int = BUDGET) -> int:
 
 @pytest.mark.parametrize("kind", NOISES)
 def test_a_whole_run_of_noise_has_no_oscillation(kind):
-    # The detector of before fired in 3 to 10 of 20 such runs of either AR(1) noise; at a true rate
-    # of 1 % more than one of twelve has a probability of 0.6 %.
+    # A test without corrections fired in 6 and 7 of these 12 runs of AR(1) noise. At a true rate
+    # of 1 %, more than one of 12 has a probability of 0.6 %.
     assert false_alarms(kind, runs=12, seed=1) <= 1
 
 
