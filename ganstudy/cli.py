@@ -588,7 +588,7 @@ def submit(
     """Run a study as a job of a Ray cluster, in a copy of the working directory."""
     spec = read(study, overrides)
     _check_name(name)
-    _check_paths(study, overrides or ())
+    _check_paths(study, overrides or (), [arm.name for arm in spec.arms])
     try:
         from ganstudy.sweep.ray_tune.jobs import Asked, JobError, Jobs
     except ModuleNotFoundError as error:
@@ -610,12 +610,12 @@ def submit(
         err.print(Text(jobs.ways_on(job)), soft_wrap=True)
 
 
-def _check_paths(study: Path, overrides: Sequence[str]) -> None:
+def _check_paths(study: Path, overrides: Sequence[str], arms: Sequence[str]) -> None:
     """Refuse a job whose data lie in the copy of the working directory, which Ray deletes."""
     from ganstudy.paths import relative_paths
     from ganstudy.study.reading import read_yaml, set_keys
 
-    for path in relative_paths(set_keys(read_yaml(study), overrides)):
+    for path in relative_paths(set_keys(read_yaml(study), overrides, arms)):
         refuse(f"{study}: {path}: the job runs in a copy of this directory that Ray deletes; give "
                f"the absolute path of a folder that all nodes share")  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Decide which trials count, which of them failed, and which configuration of an arm is best.
 
 The driver, `replicate`, the adaptive search, `why` and the report all call these functions, so
-that they agree. Scores are oriented here: lower is better, +inf for a failure. The module imports
+that they agree; the search takes a trial that ended collapsed or copying for failed besides. Scores are oriented here: lower is better, +inf for a failure. The module imports
 no torch.
 """
 

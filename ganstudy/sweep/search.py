@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import fmean
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -179,18 +179,21 @@ class ArmSearch:
 def of_config(trials: Sequence[Outcome]) -> Outcome:
     """Return what is told of a config of whose seeds these trials are.
 
-    One worthless run makes it worthless. Where a scheduler stopped a seed, all are compared
-    where all were evaluated. Seeds that failed through our fault say nothing.
+    It scores the median over its seeds, as in the comparison rule. Where a scheduler stopped a
+    seed, all are compared where all were evaluated. Seeds that failed through our fault say
+    nothing.
     """
     told = [trial for trial in trials if trial.state is not TrialState.FAIL]
     if not told:
         return Outcome(TrialState.FAIL)
     shared = set.intersection(*(set(trial.reports) for trial in told))
-    reports = {at: fmean(trial.reports[at] for trial in told) for at in sorted(shared)}
-    worthless = any(trial.score == math.inf for trial in told)
-    if not worthless and any(trial.state is TrialState.PRUNED for trial in told):
+    reports = {at: median(trial.reports[at] for trial in told) for at in sorted(shared)}
+    failed = sum(trial.score == math.inf for trial in told)
+    if 2 * failed >= len(told):  # so is their median, whatever a stopped seed would have scored
+        return Outcome(TrialState.COMPLETE, math.inf, reports)
+    if any(trial.state is TrialState.PRUNED for trial in told):
         return Outcome(TrialState.PRUNED, reports=reports)
-    score = math.inf if worthless else fmean(trial.score for trial in told)
+    score = median(trial.score for trial in told)
     return Outcome(TrialState.COMPLETE, score, reports)
 
 

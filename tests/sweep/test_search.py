@@ -140,6 +140,7 @@ LOST = Outcome(COMPLETE, math.inf, {20: math.inf})
     ("seeds", "expected"),
     [
         ([ONE, TWO], Outcome(COMPLETE, 1.5, {20: 4.0, 40: 1.5})),
+        ([ONE, TWO, LOST], Outcome(COMPLETE, 2.0, {20: 5.0})),
         ([ONE, CUT], Outcome(PRUNED, reports={20: 5.0})),
         ([ONE, LOST], Outcome(COMPLETE, math.inf, {20: math.inf})),
         ([CUT, LOST], Outcome(COMPLETE, math.inf, {20: math.inf})),

@@ -75,15 +75,15 @@ class Pyramid:
     def __init__(self, window: int) -> None:
         """Start with nothing seen; `window` readings are kept at each level."""
         self.window = window
-        self._levels: list[Level] = []
+        self._levels: list[Resolution] = []
 
-    def add(self, at: int, values: Sequence[float]) -> Iterator[tuple[int, Level]]:
+    def add(self, at: int, values: Sequence[float]) -> Iterator[tuple[int, Resolution]]:
         """Take a reading; yield the levels that are due for a look, each with its number."""
         time, vector = float(at), np.asarray(values, dtype=np.float64)
         number = 0
         while True:
             if number == len(self._levels):
-                self._levels.append(Level(self.window))
+                self._levels.append(Resolution(self.window))
             level = self._levels[number]
             if level.append(time, vector):
                 yield number, level
@@ -95,7 +95,7 @@ class Pyramid:
             number += 1
 
 
-class Level:
+class Resolution:
     """The last readings at one resolution."""
 
     def __init__(self, window: int) -> None:
@@ -306,7 +306,7 @@ def _fit(times: tuple[float, ...], x: Array, frequency: float, total: float) -> 
         ratio=after / before if before > 0 else math.inf,
         ratio_error=4 / 3 * math.sqrt(noise) / float(np.linalg.norm(now)),
         readings=n,
-        frequencies=n * (1 / SHORTEST - PERIODS / n),
+        frequencies=max(1.0, n * (1 / SHORTEST - PERIODS / n)),
     )
 
 

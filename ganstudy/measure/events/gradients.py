@@ -106,19 +106,19 @@ class WorseWatcher(ProbeWatcher[Divergence]):
     """Compares the score of samples that are not collapsed with the untrained generator's.
 
     Attributes:
-        collapse: When samples are collapsed: as `mode_collapse` defines it by default, unless the
-            trial watches for it with other limits.
+        collapse: When samples are collapsed, as the trial's `mode_collapse` defines it; None where
+            the trial does not watch for it, and a bad score is a divergence whatever the samples.
     """
 
     def __init__(self, detector: Divergence) -> None:
         """Start with nothing seen."""
         super().__init__(detector, detector.patience)
-        self.collapse = Collapse(ModeCollapse())
+        self.collapse: Collapse | None = None
         self._untrained_error = 0.0
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         score, error = values[names.SCORE], values.get(names.SCORE_SE, 0.0)
-        collapsed = self.collapse.update(at, values)
+        collapsed = self.collapse is not None and self.collapse.update(at, values)
         if at == 0:
             self._untrained_error = error
             return None

@@ -18,7 +18,7 @@ from ganstudy.measure.events.base import (
     Share,
     Watcher,
 )
-from ganstudy.measure.events.cycles import Cycle, Level, Pyramid, find_cycle
+from ganstudy.measure.events.cycles import Cycle, Resolution, Pyramid, find_cycle
 from ganstudy.records import Event, Point
 from ganstudy.registry import component
 
@@ -263,7 +263,7 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
         evidence = max(self._swinging.values(), key=lambda e: e["value"], default={})
         return self.episode.update(at, bool(self._swinging), evidence.get("value", 0.0), evidence)
 
-    def _find(self, name: str, number: int, level: Level) -> dict[str, Any] | None:
+    def _find(self, name: str, number: int, level: Resolution) -> dict[str, Any] | None:
         """Return the evidence of a cycle in one window, None where there is none."""
         cycle = find_cycle(level.times, level.vectors)
         if cycle is None or not self._is_cycle(name, number, level, cycle):
@@ -278,7 +278,7 @@ class OscillationWatcher(ProbeWatcher[Oscillation]):
             "rule": f"share of the variation that repeats, over {cycle.readings} readings",
         }
 
-    def _is_cycle(self, name: str, number: int, level: Level, cycle: Cycle) -> bool:
+    def _is_cycle(self, name: str, number: int, level: Resolution, cycle: Cycle) -> bool:
         """Whether the strongest cycle of a window is regular, no chance, wide and no spiral."""
         detector = self.detector
         tests = cycle.frequencies * level.seen

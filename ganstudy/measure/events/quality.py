@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
 from operator import itemgetter
@@ -76,10 +77,49 @@ def _near_error(values: Mapping[str, float]) -> float:
     return values.get(names.HIGH_QUALITY_SE, 0.0)
 
 
+class Reading(NamedTuple):
+    """A value with its standard error and the discriminator update at which it was read."""
+
+    value: float
+    error: float
+    at: int
+
+
+class Lowest:
+    """The lowest of a growing number of noisy readings, of which one in `ONE_IN` is left out.
+
+    The best of hundreds of noisy probes lies far below the level of the run by chance, so that
+    an ordinary probe would seem to have dropped from it. So a level counts as reached if one in
+    20 probes reached it: in the 20 probes of a usual run that is the best of them.
+    """
+
+    ONE_IN = 20
+    MOST = 64
+    """Readings that are kept: memory stays constant, and 1,280 probes are served."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._lowest: list[Reading] = []
+
+    def add(self, reading: Reading) -> None:
+        """Take a reading."""
+        insort(self._lowest, reading)
+        del self._lowest[self.MOST :]
+
+    def reached(self, seen: int) -> Reading:
+        """Return the level that one in 20 of `seen` probes reached; infinite before the first."""
+        rank = max(0, seen - 2) // self.ONE_IN
+        if not self._lowest:
+            return Reading(math.inf, 0.0, 0)
+        return self._lowest[min(rank, len(self._lowest) - 1)]
+
+
 @DETECTORS.register("quality_drop")
 @component
 class QualityDrop(Detector):
     """The score, or the share of samples near a known mode, leaves its own best and stays away.
+
+    The best is the level that one in 20 probes reached: in a usual run of 20, the best of them.
 
     The score is a Fréchet distance of two Gaussians, which does not see samples that scatter
     between the modes. Where the modes are known (ring, grid), the share of samples within 3
@@ -109,30 +149,32 @@ class QualityDropWatcher(ProbeWatcher[QualityDrop]):
     def __init__(self, detector: QualityDrop) -> None:
         """Start with nothing seen."""
         super().__init__(detector, detector.patience)
-        self._best, self._score_at, self._near_at = Level(), 0, 0
+        self._scores, self._nears = Lowest(), Lowest()
 
     def judge(self, at: int, values: Mapping[str, float]) -> Event | None:
         if at == 0:
             return None  # what is not trained has nothing to lose
-        times, errors, best = self.detector.times, self.detector.standard_errors, self._best
+        times, errors = self.detector.times, self.detector.standard_errors
+        best_score, best_near = self._scores.reached(self.seen), self._nears.reached(self.seen)
+        best = Level(best_score.value, best_score.error, -best_near.value, best_near.error)
         score, near = values[names.SCORE], values.get(names.HIGH_QUALITY, math.inf)
         limit = best.score_limit(values, self.floor, times, errors)
         near_limit = best.near_limit(values, times, errors)
         dropped, scattered = score >= limit, near < near_limit
         rule = f"{times:g} times the best, and {errors:g} standard errors away"
         evidence: dict[str, Any] = {"signal": names.SCORE, "value": score, "limit": limit}
-        evidence |= {"best": best.score, "best_at": self._score_at, "rule": rule}
+        evidence |= {"best": best.score, "best_at": best_score.at, "rule": rule}
         if scattered and not dropped:
             rule = f"the best over {times:g}, and {errors:g} standard errors away"
             evidence = {"signal": names.HIGH_QUALITY, "value": near, "limit": near_limit}
-            evidence |= {"best": best.near, "best_at": self._near_at, "rule": rule}
+            evidence |= {"best": best.near, "best_at": best_near.at, "rule": rule}
         severity = max(
             1 - best.score / score if score > best.score else 0.0,
             1 - near / best.near if near < best.near else 0.0,
         )
-        self._best = best.improved(values, self.detector.learned * self.untrained)
-        self._score_at = at if self._best.score < best.score else self._score_at
-        self._near_at = at if self._best.near > best.near else self._near_at
+        self._scores.add(Reading(score, values.get(names.SCORE_SE, 0.0), at))
+        if score <= self.detector.learned * self.untrained and math.isfinite(near):
+            self._nears.add(Reading(-near, _near_error(values), at))
         return self.episode.update(at, dropped or scattered, severity, evidence)
 
 

@@ -67,7 +67,8 @@ def test_a_whole_run_of_noise_has_no_oscillation(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NOISES)
 def test_at_most_2_percent_of_runs_have_a_false_alarm(kind):
-    count = false_alarms(kind, runs=1000, seed=2)
+    # Seeds below 1100 were used while the constants were chosen.
+    count = false_alarms(kind, runs=1000, seed=3000)
     interval = binomtest(count, 1000, alternative="less").proportion_ci(0.95, method="exact")
     assert interval.high <= 0.02
 
@@ -86,6 +87,20 @@ def test_sines_in_noise_are_detected_from_5_readings_to_a_third_of_the_run(reads
     assert len(detected) >= 9
     for events in detected:
         assert events[0].evidence["period_updates"] == pytest.approx(EVERY * period, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reads", [60, 120, 400, 625])
+def test_at_least_90_percent_of_noisy_sines_are_detected(reads):
+    found = [
+        bool(oscillations(sine(np.random.default_rng([3001, period, run]), reads, period)))
+        for period in sorted({5, 10, reads // 12, reads // 6, reads // 3})
+        for run in range(60)
+    ]
+    interval = binomtest(sum(found), len(found), alternative="greater").proportion_ci(
+        0.95, method="exact"
+    )
+    assert interval.low >= 0.9
 
 
 def test_a_cycle_that_begins_late_is_detected_and_one_that_stops_ends():
