@@ -1,8 +1,8 @@
 """Decide which trials count, which of them failed, and which configuration of an arm is best.
 
 The driver, `replicate`, the adaptive search, `why` and the report all call these functions, so
-that they agree; the search takes a trial that ended collapsed or copying for failed besides. Scores are oriented here: lower is better, +inf for a failure. The module imports
-no torch.
+that they agree; the search takes a trial that ended collapsed or copying for failed besides.
+Scores are oriented here: lower is better, +inf for a failure. The module imports no torch.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ganstudy.measure.events.base import (
     Share,
     Watcher,
 )
-from ganstudy.measure.events.cycles import Cycle, Resolution, Pyramid, find_cycle
+from ganstudy.measure.events.cycles import Cycle, Pyramid, Resolution, find_cycle
 from ganstudy.records import Event, Point
 from ganstudy.registry import component
 
