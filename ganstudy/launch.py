@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -105,8 +104,12 @@ def _conclude(run: Run, console: Console, early: str) -> list[dict[str, Any]]:
         trials = run.conclude(score=not early)
     except KeyboardInterrupt:
         trials = run.conclude(score=False)
-    with suppress(KeyboardInterrupt), run.phase("report"):
-        write_report(run.folder.folder, run.folder.folder / "report.html")
+    try:
+        with run.phase("report"):
+            write_report(run.folder.folder, run.folder.folder / "report.html")
+    except KeyboardInterrupt:
+        folder = run.folder.folder
+        run.notes.append(f"the report is not up to date: `ganstudy report {folder}` writes it")
     try:
         run.track()
     except KeyboardInterrupt:
