@@ -304,6 +304,6 @@ def test_a_study_error_of_a_worker_reaches_the_user(tiny, write_study, tmp_path)
     assert done.returncode == 1, done.stderr
     reason = "ganstudy.registry.StudyError: loss: unknown loss 'my_loss'"
     assert f"tried again after: {reason}" in done.stderr
-    assert f"1 trials failed (0 allowed): {reason}" in done.stderr
+    assert f"1 trials were lost to errors (0 allowed): {reason}" in done.stderr
     [trial] = load_results(tmp_path / "runs" / "tiny").trials.to_dict("records")
     assert trial["reason"].startswith(reason)
