@@ -6,7 +6,9 @@ differs is here: writing all of a file or nothing, and making a file that must n
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 import tempfile
 import uuid
@@ -17,6 +19,28 @@ from typing import Any, cast
 
 Writer = Callable[[Path], object]
 """Writes one file to the path it is given."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk, or of a user's share of it, that is full."""
+
+
+class DamagedFile(ValueError):
+    """A file is not as it was written: a bit flipped, or something is missing.
+
+    Attributes:
+        path: The file.
+        remedy: What the user can do, with the command if there is one.
+    """
+
+    def __init__(
+        self, path: object, remedy: str = "restore it from a copy", problem: str = "is damaged"
+    ) -> None:
+        """Name the file, the remedy, and how the file differs from what was written."""
+        super().__init__(f"{path} {problem}; {remedy}")
+        self.path, self.remedy, self.problem = path, remedy, problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle rebuilds the exception from: Ray sends it between processes."""
+        return type(self), (self.path, self.remedy, self.problem)
 
 
 def location(text: str | Path) -> Path:
@@ -159,3 +183,51 @@ def names_in(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def free_name(path: Path, suffix: str) -> Path:
+    """Return `path` with a suffix that no file beside it has: `.damaged`, `.damaged-2`, ..."""
+    used = set(names_in(path.parent))
+    number, name = 1, f"{path.name}.{suffix}"
+    while name in used:
+        number += 1
+        name = f"{path.name}.{suffix}-{number}"
+    return path.with_name(name)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder."""
+    if is_remote(source):
+        remote = cast(Any, source)
+        remote.fs.mv(remote.path, cast(Any, target).path, recursive=True)
+    else:
+        source.rename(target)
+
+
+def has_no_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(folder: Path, error: BaseException) -> OSError:
+    """Return the error that ends a study whose disk is full, in one line.
+
+    Args:
+        folder: The study's folder.
+        error: What was raised where a file could not be written.
+    """
+    where = str(folder)
+    if not is_remote(folder):
+        usage = shutil.disk_usage(folder)
+        where += f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free there)"
+    message = f"no space is left for {where}: {_innermost(error)}"
+    return OSError(errno.ENOSPC, message)
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the text of an error without the traceback that Ray puts before it."""
+    return (str(error).strip().splitlines() or [""])[-1]

@@ -46,11 +46,14 @@ from ganstudy.records import (
     trials_schema,
 )
 from ganstudy.storage import (
+    DamagedFile,
     Writer,
     create,
+    free_name,
     is_remote,
     names_in,
     read_text,
+    rename,
     write_atomically,
     write_text,
 )
@@ -66,6 +69,13 @@ UNBEGUN = {
 }  # fmt: skip
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
+DAMAGED = "damaged"
+"""Suffix of the name of a damaged file or attempt, which is kept and read no more."""
+DAMAGED_ATTEMPT = re.compile(rf"attempt-(\d+)\.{DAMAGED}(-\d+)?")
+DAMAGE = "damage.txt"
+"""In the folder of a damaged attempt: what is wrong with it."""
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of reading a file whose content is not what was written."""
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
 """What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
@@ -93,6 +103,11 @@ def reason_of(traceback: str) -> str:
         return line
     where = "GPU" if "CUDA" in line or "HIP" in line else "host"
     return f"out of memory ({where}): {line}"
+
+
+def resume_remedy(study: Path) -> str:
+    """Return the remedy for a damaged file of a study that can be made again."""
+    return f"`ganstudy resume {study}` repairs it"
 
 
 class Attempt:
@@ -143,11 +158,27 @@ class Attempt:
             return ""
 
     def read(self) -> TrialRecord | None:
-        """Return the record, or None where nothing was recorded yet."""
+        """Return the record, or None where nothing was recorded yet.
+
+        Raises:
+            DamagedFile: If it cannot be read.
+        """
+        path = self.folder / RECORD
         try:
-            return TrialRecord.from_json(read_text(self.folder / RECORD))
+            return TrialRecord.from_json(read_text(path))
         except FileNotFoundError:
             return None
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(path, resume_remedy(path.parents[3])) from None
+
+    def set_aside(self, problem: str) -> Path:
+        """Keep the attempt under a name that nobody reads, with the reason; return its folder."""
+        target = free_name(self.folder, DAMAGED)
+        write_text(self.folder / DAMAGE, f"{problem}\n")
+        rename(self.folder, target)
+        return target
 
 
 class TrialFolder:
@@ -181,20 +212,55 @@ class TrialFolder:
     def _finished_by(self) -> str:
         try:
             return read_text(self.folder / FINISHED_BY)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # missing or damaged: it only breaks a tie
             return ""
 
     def new_attempt(self) -> Attempt:
         """Begin the next attempt; two processes never get the same one."""
-        number = len(self.attempts())
+        # The number of a damaged attempt stays taken: an orphan may still write there.
+        names = names_in(self.folder)
+        number = sum(bool(ATTEMPT.fullmatch(n) or DAMAGED_ATTEMPT.fullmatch(n)) for n in names)
         while True:
             number += 1
             folder = self.folder / f"attempt-{number}"
+            if any(name.startswith(f"{folder.name}.{DAMAGED}") for name in names):
+                continue
             try:
                 create(folder / BEGUN, "")
             except FileExistsError:
                 continue
             return Attempt(folder)
+
+    def latest_whole(self) -> tuple[Attempt, TrialRecord] | None:
+        """Return `latest` after setting aside the attempts whose records are damaged."""
+        while True:
+            try:
+                return self.latest()
+            except DamagedFile as damage:
+                if self.set_aside(damage) is None:
+                    raise
+
+    def damages(self) -> dict[str, str]:
+        """Return the damaged attempts: name of the folder that keeps it -> what is damaged."""
+        names = [name for name in names_in(self.folder) if DAMAGED_ATTEMPT.fullmatch(name)]
+        return {name: self._damage(name) for name in sorted(names)}
+
+    def _damage(self, name: str) -> str:
+        try:
+            return read_text(self.folder / name / DAMAGE).strip()
+        except (FileNotFoundError, ValueError):
+            return "damaged"
+
+    def set_aside(self, damage: DamagedFile) -> Path | None:
+        """Set aside the attempt that holds a damaged file, so that the trial is tried again.
+
+        Returns:
+            The folder that keeps the attempt, None if the file is in none of the attempts.
+        """
+        for attempt in self.attempts():
+            if str(damage.path).startswith(f"{attempt.folder}/"):
+                return attempt.set_aside(str(damage))
+        return None
 
     def fail(self, otherwise: str) -> str:
         """Note, as the driver, that the trial failed for good; its rows so far stay.
@@ -230,6 +296,10 @@ class TrialFolder:
             return str(json.loads(read_text(self.folder / name))["reason"])
         except FileNotFoundError:
             return None
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(self.folder / name, resume_remedy(self.study)) from None
 
     def standing(self, result: TrialResult, running: bool) -> tuple[TrialStatus, str]:
         """Return how the trial stands, and why.
@@ -357,8 +427,18 @@ class StudyFolder:
         write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True))
 
     def read_json(self, name: str) -> Any:
-        """Read one JSON file of the study."""
-        return json.loads(read_text(self.folder / name))
+        """Read one JSON file of the study.
+
+        Raises:
+            DamagedFile: If it holds no JSON object.
+            FileNotFoundError: If it is not there.
+        """
+        try:
+            return dict(json.loads(read_text(self.folder / name)))
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(self.folder / name, resume_remedy(self.folder)) from None
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
@@ -371,9 +451,44 @@ class StudyFolder:
         write_text(path, read_text(path) + _lines(identities))
 
     def read_plan(self) -> list[dict[str, Any]]:
-        """Return who the trials are, in the order of the plan."""
-        text = read_text(self.folder / "plan.jsonl")
-        return [json.loads(line) for line in text.splitlines()]
+        """Return who the trials are, in the order of the plan.
+
+        Raises:
+            DamagedFile: If it is missing, or a line is no JSON object.
+        """
+        path = self.folder / "plan.jsonl"
+        try:
+            return [dict(json.loads(line)) for line in read_text(path).splitlines()]
+        except DamagedFile:
+            raise
+        except FileNotFoundError:
+            raise DamagedFile(path, resume_remedy(self.folder), "is missing") from None
+        except MALFORMED:
+            raise DamagedFile(path, resume_remedy(self.folder)) from None
+
+    def damages(self) -> dict[Path, str]:
+        """Return the damaged attempts of all trials: folder that keeps it -> what is damaged."""
+        trials = names_in(self.folder / "trials")
+        found = self._each(lambda trial: self.trial(trial).damages(), trials)
+        return {
+            self.trial(trial).folder / name: damage
+            for trial, damages in zip(trials, found, strict=True)
+            for name, damage in damages.items()
+        }
+
+    def set_attempt_aside(self, damage: DamagedFile) -> Path | None:
+        """Set aside the attempt that holds a damaged file; None if no attempt holds it."""
+        prefix = f"{self.folder / 'trials'}/"
+        if not str(damage.path).startswith(prefix):
+            return None
+        trial_id = str(damage.path).removeprefix(prefix).partition("/")[0]
+        return self.trial(trial_id).set_aside(damage)
+
+    def set_aside(self, name: str) -> Path:
+        """Keep a damaged file under a name that nobody reads; return where it lies now."""
+        target = free_name(self.folder / name, DAMAGED)
+        rename(self.folder / name, target)
+        return target
 
     def write_table(self, name: str, rows: pa.Table) -> None:
         """Write one parquet table, all of it or nothing."""

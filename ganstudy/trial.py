@@ -49,8 +49,8 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import Writer, read_bytes, read_text, store_errors
-from ganstudy.store import Attempt, TrialFolder
+from ganstudy.storage import DamagedFile, Writer, read_bytes, read_text, store_errors
+from ganstudy.store import RECORD, Attempt, TrialFolder
 
 READ_EVERY = 25
 """Discriminator updates between two reads of the training signals."""
@@ -206,7 +206,7 @@ def trial_steps(
     spec: TrialSpec, folder: TrialFolder, trainer: Trainer | None = None
 ) -> Iterator[Heartbeat]:
     """Yield a heartbeat after every evaluation, when all rows so far are on disk."""
-    latest = folder.latest()
+    latest = folder.latest_whole()
     record = latest[1] if latest is not None else TrialRecord(TrialResult(TrialStatus.PENDING))
     status, _ = folder.standing(record.result, running=True)
     if status.finished:
@@ -218,7 +218,7 @@ def trial_steps(
     threadpool_limits(max(1, spec.cpu), user_api="blas")
     attempt = folder.new_attempt()
     try:
-        run = TrialRun(spec, attempt, latest, trainer or build_trainer(spec.train, spec.device))
+        run = _begin_run(spec, folder, attempt, trainer or build_trainer(spec.train, spec.device))
         while not run.record.result.status.finished:
             yield _beat(spec, run.step())
     except Exception:
@@ -226,6 +226,22 @@ def trial_steps(
         with contextlib.suppress(*store_errors()):
             attempt.note_error(traceback.format_exc())
         raise
+
+
+def _begin_run(
+    spec: TrialSpec, folder: TrialFolder, attempt: Attempt, trainer: Trainer
+) -> TrialRun:
+    """Take up the trial where its latest whole attempt left it.
+
+    Results are deterministic: what a damaged attempt held comes out again, so the attempt is set
+    aside, and an earlier one, or the beginning, takes its place.
+    """
+    while True:
+        try:
+            return TrialRun(spec, attempt, folder.latest(), trainer)
+        except DamagedFile as damage:
+            if folder.set_aside(damage) is None:
+                raise
 
 
 def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
@@ -274,9 +290,11 @@ class TrialRun:
         self.record = record
         self.log.update(record.points)
         files = {role: attempt.folder / name for role, name in record.files.items()}
+        if "state" not in files:
+            raise DamagedFile(attempt.folder / RECORD, problem="names no state")
+        contents = {path: read_kept(path) for path in files.values()}
         self.trainer.load_state_dict(read_torch(files["state"]))
-        for path in files.values():
-            content = read_bytes(path)
+        for path, content in contents.items():
             self._kept[path.name] = partial(_write_bytes, content=content)
 
     def step(self) -> TrialRecord:
@@ -461,6 +479,21 @@ class TrialRun:
         self._kept = {}
         if status.finished and self.attempt.claim():
             self.attempt.drop_earlier()
+
+
+def read_kept(path: Path) -> bytes:
+    """Return all bytes of a file that a record names.
+
+    Raises:
+        DamagedFile: If it is missing, or holds weights or a state and cannot be read.
+    """
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        raise DamagedFile(path, problem="is missing") from None
+    if path.suffix == ".pt":
+        read_torch(path)
+    return content
 
 
 def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -> Evaluation:

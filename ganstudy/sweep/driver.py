@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import read_events
-from ganstudy.storage import write_text
+from ganstudy.storage import DamagedFile, write_text
 from ganstudy.store import COMPONENTS, StudyFolder
 from ganstudy.study.checks import notes
 from ganstudy.study.components import components
@@ -149,6 +149,17 @@ class Run:
 
         ray_tune.execute(source, self.folder, display, self.spec, self.address, lost)
 
+    def close(self) -> None:
+        """End MLflow's runs after an error, as far as the store and the tables allow."""
+        if not self.recorder.used:
+            return
+        with suppress(Exception):
+            self.recorder.rest()
+        with suppress(Exception):
+            self.folder.compact()
+        with suppress(Exception):
+            self.track()
+
     def _keep(self) -> None:
         """Write tables and bring MLflow up to date, without the cluster; let others drive."""
         self.recorder.rest()
@@ -228,8 +239,8 @@ def prepare(spec: StudySpec, folder: StudyFolder) -> None:
         "scores": scores | judge.raw_protocol(scores),
         "notes": notes(spec),
     }
-    known = folder.folder / "protocol.json"
-    if known.exists():  # what was told of the best generators is told until it is told anew
+    # What was told of the best generators is told until it is told anew.
+    with suppress(FileNotFoundError, DamagedFile):
         protocol["reported"] = folder.read_json("protocol.json").get("reported", {})
     folder.write_json("protocol.json", protocol)
 

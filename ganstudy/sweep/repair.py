@@ -1,0 +1,234 @@
+"""Damaged files of a study: rebuild what the study determines, keep the damaged file aside.
+
+`study.yaml` determines the plan, the components and, with the data, the protocol. Trials are
+deterministic: one whose attempt is damaged is run again. Nothing else says which code the trials
+ran with, or where they were tracked: there the user decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ganstudy.paths import stored_uri
+from ganstudy.provenance import provenance, redact
+from ganstudy.records import CURVES, REPORTED, SANITY, read_table
+from ganstudy.storage import DamagedFile, names_in
+from ganstudy.store import (
+    COMPONENTS,
+    FAILURE,
+    STOP,
+    StudyFolder,
+    TrialFolder,
+)
+from ganstudy.study.components import components
+from ganstudy.study.judgement import fixed
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import StudySpec
+from ganstudy.trial import TrialSpec
+
+UNKNOWN_ORIGIN = "provenance.json was damaged: which code and versions ran before is not known"
+PROVENANCE_KEYS = ("code_hash", "commit", "packages")
+"""What a resume compares with the code and the versions that are installed."""
+
+
+class Repair:
+    """Checks the files of a study that no trial holds, and rebuilds the damaged ones."""
+
+    def __init__(
+        self, spec: StudySpec, folder: StudyFolder, say: Callable[[str], object]
+    ) -> None:
+        """Repair the locked study in `folder`; `say` takes one line for each damaged file."""
+        self.spec, self.folder, self.say = spec, folder, say
+
+    def damage_of(self, name: str, read: Callable[[], object]) -> DamagedFile | None:
+        """Return what is wrong with the file `name`, which `read` reads; None if nothing is."""
+        try:
+            read()
+        except DamagedFile as damage:
+            return damage
+        except FileNotFoundError:
+            return DamagedFile(self.folder.folder / name, problem="is missing")
+        return None
+
+    def set_aside(self, damage: DamagedFile, name: str, then: str) -> None:
+        """Keep a damaged file of the study under another name; say what takes its place."""
+        kept = ""
+        if name in names_in(self.folder.folder):
+            kept = f"; the damaged file is kept as {self.folder.set_aside(name)}"
+        self.say(f"{damage.path} {damage.problem}: {then}{kept}")
+
+    def plan(self) -> None:
+        """Rebuild the plan from `study.yaml`, which must describe the trials that have begun.
+
+        Raises:
+            DamagedFile: If it cannot be rebuilt.
+        """
+        planned: list[dict[str, Any]] = []
+
+        def read() -> None:
+            planned.extend(self.folder.read_plan())
+
+        damage = self.damage_of("plan.jsonl", read)
+        if self.spec.design.sampler == "tpe":
+            if damage is not None:
+                raise DamagedFile(damage.path, self._tpe_remedy(), damage.problem)
+            return
+        identities = [trial.identity() for trial in plan(self.spec)]
+        if damage is None and _lacks_rows(planned, identities):
+            damage = DamagedFile(self.folder.folder / "plan.jsonl", problem="lacks trials")
+        if damage is None:
+            return
+        self._check_begun({str(row["trial_id"]): row["result_hash"] for row in identities})
+        self.set_aside(damage, "plan.jsonl", "rebuilt from study.yaml")
+        self.folder.write_plan(identities)
+
+    def _tpe_remedy(self) -> str:
+        return (
+            f"only a copy can restore the plan of an adaptive search: put one back and run "
+            f"`ganstudy resume {self.folder.folder}`, or begin anew by `ganstudy run` with --name"
+        )
+
+    def _check_begun(self, hashes: dict[str, str]) -> None:
+        """Refuse to rebuild the plan where a trial that has begun would not be in it as it was."""
+        for trial_id in sorted(names_in(self.folder.folder / "trials")):
+            if hashes.get(trial_id) not in _recorded_hashes(self.folder.trial(trial_id), hashes):
+                raise DamagedFile(
+                    self.folder.folder / "plan.jsonl",
+                    f"it cannot be rebuilt, since study.yaml, or its data, no longer describes "
+                    f"the trial {trial_id}: restore study.yaml from a copy, then run "
+                    f"`ganstudy resume {self.folder.folder}`",
+                )
+
+    def components(self) -> None:
+        """Rebuild the description of the study's components."""
+        damage = self.damage_of(COMPONENTS, lambda: self.folder.read_json(COMPONENTS))
+        if damage is not None:
+            self.set_aside(damage, COMPONENTS, "rebuilt from study.yaml")
+            self.folder.write_json(COMPONENTS, components(self.spec))
+
+    def provenance(self, *, force: bool, unfinished: Callable[[], bool]) -> None:
+        """Rebuild the provenance and mark it.
+
+        Args:
+            force: Whether the user accepts that trials of other code may stand side by side.
+            unfinished: Whether trials are left to run.
+
+        Raises:
+            DamagedFile: If trials that were run by unknown code would get more beside them.
+        """
+        damage = self.damage_of("provenance.json", self._read_provenance)
+        if damage is None:
+            return
+        begun = bool(names_in(self.folder.folder / "trials"))
+        if begun and not force and unfinished():
+            raise DamagedFile(
+                damage.path,
+                f"restore it from a copy, or run `ganstudy resume {self.folder.folder} --force`, "
+                f"which rebuilds it and marks the study as mixed",
+                damage.problem,
+            )
+        rule = fixed(self.spec.judged_by, self.spec.configs, len(self.spec.design.seeds))
+        origin = provenance() | {"judgement": rule}
+        if begun:
+            origin["mixed"] = [UNKNOWN_ORIGIN]
+        self.set_aside(damage, "provenance.json", "rebuilt, and marked as such")
+        self.folder.write_json("provenance.json", origin)
+
+    def _read_provenance(self) -> None:
+        origin = self.folder.read_json("provenance.json")
+        if any(key not in origin for key in PROVENANCE_KEYS):
+            raise DamagedFile(self.folder.folder / "provenance.json")
+
+    def tracking(self, uri: str | None, default: str) -> None:
+        """Write anew where the study is tracked.
+
+        Args:
+            uri: What the user gave.
+            default: The store beside the study.
+
+        Raises:
+            DamagedFile: If the user gave nothing.
+        """
+        damage = self.damage_of("tracking.json", self._read_tracking)
+        if damage is None:
+            return
+        if uri is None:
+            raise DamagedFile(
+                damage.path,
+                f"run `ganstudy resume {self.folder.folder} --tracking-uri URI` with the store of "
+                f"its runs, which is {default} unless another was chosen",
+                damage.problem,
+            )
+        self.set_aside(damage, "tracking.json", "written anew")
+        stored = redact(stored_uri(uri, self.folder.folder))
+        self.folder.write_json("tracking.json", {"uri": stored})
+
+    def _read_tracking(self) -> None:
+        if not isinstance(self.folder.read_json("tracking.json").get("uri"), str):
+            raise DamagedFile(self.folder.folder / "tracking.json")
+
+    def derived(self) -> None:
+        """Set aside what the end of each call writes anew, where it cannot be read before."""
+        again = "written anew by this call"
+        present = names_in(self.folder.folder)
+        if "protocol.json" in present:
+            damage = self.damage_of("protocol.json", lambda: self.folder.read_json("protocol.json"))
+            if damage is not None:
+                self.set_aside(damage, "protocol.json", again)
+        sanity = f"`ganstudy sanity {self.folder.folder}` measures it again"
+        for name, then in ((REPORTED, again), (CURVES, again), (SANITY, sanity)):
+            if name in present:
+                damage = self.damage_of(name, lambda name=name: read_table(self.folder.folder / name))  # type: ignore[misc]
+                if damage is not None:
+                    self.set_aside(damage, name, then)
+
+    def trials(self, trial_ids: Sequence[str]) -> None:
+        """Set aside damaged records, so that their trials are run again."""
+        begun = set(names_in(self.folder.folder / "trials"))
+        for trial_id in trial_ids:
+            if trial_id in begun:
+                self._trial(self.folder.trial(trial_id))
+
+    def _trial(self, trial: TrialFolder) -> None:
+        before = trial.damages()
+        trial.latest_whole()
+        for name, damage in trial.damages().items():
+            if name not in before:
+                self.say(f"{damage}: kept in {trial.folder / name}, the trial is run again")
+        for name in (FAILURE, STOP):
+            try:
+                trial.read_reason(name)
+            except DamagedFile as damage:
+                kept = trial.set_note_aside(name)
+                then = "the trial is tried again"
+                if name == STOP and self.spec.stopping is not None:
+                    trial.stop(self.spec.stopping.name)
+                    then = "written anew"
+                self.say(f"{damage.path} {damage.problem}: {then}; the damaged file is kept as "
+                         f"{kept}")  # fmt: skip
+
+
+def _lacks_rows(planned: Sequence[dict[str, Any]], identities: Sequence[dict[str, Any]]) -> bool:
+    """Whether a plan lacks trials, or tells of one otherwise than its result hash says."""
+    plain = {str(row["trial_id"]): json.loads(json.dumps(row)) for row in identities}
+    if any(row.get("trial_id") not in plain for row in planned):
+        return False  # it has more: a `run --extend` was cut short, or study.yaml was edited
+    if any(row["result_hash"] != plain[row["trial_id"]]["result_hash"] for row in planned):
+        return False
+    return [dict(row) for row in planned] != list(plain.values())
+
+
+def _recorded_hashes(trial: TrialFolder, hashes: dict[str, str]) -> set[str]:
+    """Return the result hashes that a trial's attempts recorded, else the one that is planned."""
+    found: set[str] = set()
+    for attempt in trial.attempts():
+        try:
+            record = attempt.read()
+            if record is not None:
+                found.add(TrialSpec.load(attempt.folder / record.files["config"]).result_hash)
+        except (DamagedFile, OSError, KeyError):
+            continue
+    planned = hashes.get(trial.folder.name)
+    return found or ({planned} if planned is not None else set())
