@@ -286,11 +286,17 @@ class TrialFolder:
         attempts = self.attempts()
         return attempts[-1].error() if attempts else ""
 
+    def set_note_aside(self, name: str) -> Path:
+        """Keep a damaged note of the driver under a name that nobody reads; return the path."""
+        target = free_name(self.folder / name, DAMAGED)
+        rename(self.folder / name, target)
+        return target
+
     def forgive(self) -> None:
         """Forget that the trial failed, so that it is tried again."""
         (self.folder / FAILURE).unlink(missing_ok=True)
 
-    def _told(self, name: str) -> str | None:
+    def read_reason(self, name: str) -> str | None:
         """Return the reason that the driver gave for the trial's end, or None."""
         try:
             return str(json.loads(read_text(self.folder / name))["reason"])
@@ -310,9 +316,9 @@ class TrialFolder:
         """
         if result.status.finished:
             return result.status, result.reason
-        if (failure := self._told(FAILURE)) is not None:
+        if (failure := self.read_reason(FAILURE)) is not None:
             return TrialStatus.FAILED, failure
-        if (rule := self._told(STOP)) is not None:
+        if (rule := self.read_reason(STOP)) is not None:
             return TrialStatus.STOPPED, rule
         if result.status is TrialStatus.RUNNING and not running:
             return TrialStatus.INTERRUPTED, result.reason

@@ -8,7 +8,9 @@ ran with, or where they were tracked: there the user decides.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ganstudy.paths import stored_uri
@@ -26,6 +28,7 @@ from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import StudySpec
+from ganstudy.sweep.driver import pending
 from ganstudy.trial import TrialSpec
 
 UNKNOWN_ORIGIN = "provenance.json was damaged: which code and versions ran before is not known"
@@ -36,9 +39,7 @@ PROVENANCE_KEYS = ("code_hash", "commit", "packages")
 class Repair:
     """Checks the files of a study that no trial holds, and rebuilds the damaged ones."""
 
-    def __init__(
-        self, spec: StudySpec, folder: StudyFolder, say: Callable[[str], object]
-    ) -> None:
+    def __init__(self, spec: StudySpec, folder: StudyFolder, say: Callable[[str], object]) -> None:
         """Repair the locked study in `folder`; `say` takes one line for each damaged file."""
         self.spec, self.folder, self.say = spec, folder, say
 
@@ -108,12 +109,11 @@ class Repair:
             self.set_aside(damage, COMPONENTS, "rebuilt from study.yaml")
             self.folder.write_json(COMPONENTS, components(self.spec))
 
-    def provenance(self, *, force: bool, unfinished: Callable[[], bool]) -> None:
+    def provenance(self, force: bool) -> None:
         """Rebuild the provenance and mark it.
 
         Args:
             force: Whether the user accepts that trials of other code may stand side by side.
-            unfinished: Whether trials are left to run.
 
         Raises:
             DamagedFile: If trials that were run by unknown code would get more beside them.
@@ -122,7 +122,7 @@ class Repair:
         if damage is None:
             return
         begun = bool(names_in(self.folder.folder / "trials"))
-        if begun and not force and unfinished():
+        if begun and not force and count_pending(self.spec, self.folder, self.say):
             raise DamagedFile(
                 damage.path,
                 f"restore it from a copy, or run `ganstudy resume {self.folder.folder} --force`, "
@@ -174,22 +174,22 @@ class Repair:
         again = "written anew by this call"
         present = names_in(self.folder.folder)
         if "protocol.json" in present:
-            damage = self.damage_of("protocol.json", lambda: self.folder.read_json("protocol.json"))
+            damage = self.damage_of(
+                "protocol.json", lambda: self.folder.read_json("protocol.json")
+            )
             if damage is not None:
                 self.set_aside(damage, "protocol.json", again)
         sanity = f"`ganstudy sanity {self.folder.folder}` measures it again"
         for name, then in ((REPORTED, again), (CURVES, again), (SANITY, sanity)):
-            if name in present:
-                damage = self.damage_of(name, lambda name=name: read_table(self.folder.folder / name))  # type: ignore[misc]
-                if damage is not None:
-                    self.set_aside(damage, name, then)
+            read = partial(read_table, self.folder.folder / name)
+            damage = self.damage_of(name, read) if name in present else None
+            if damage is not None:
+                self.set_aside(damage, name, then)
 
-    def trials(self, trial_ids: Sequence[str]) -> None:
+    def trials(self) -> None:
         """Set aside damaged records, so that their trials are run again."""
-        begun = set(names_in(self.folder.folder / "trials"))
-        for trial_id in trial_ids:
-            if trial_id in begun:
-                self._trial(self.folder.trial(trial_id))
+        for trial_id in sorted(names_in(self.folder.folder / "trials")):
+            self._trial(self.folder.trial(trial_id))
 
     def _trial(self, trial: TrialFolder) -> None:
         before = trial.damages()
@@ -208,6 +208,59 @@ class Repair:
                     then = "written anew"
                 self.say(f"{damage.path} {damage.problem}: {then}; the damaged file is kept as "
                          f"{kept}")  # fmt: skip
+
+
+@contextmanager
+def driving(folder: StudyFolder) -> Iterator[None]:
+    """Keep other drivers out of a study during the block.
+
+    Raises:
+        BlockingIOError: If another process drives the study.
+    """
+    folder.lock()
+    try:
+        yield
+    finally:
+        folder.unlock()
+
+
+def repair_study(
+    spec: StudySpec,
+    folder: StudyFolder,
+    uri: str | None,
+    default_uri: str,
+    force: bool,
+    say: Callable[[str], object],
+) -> None:
+    """Check the files that lie in a study's folder itself, and rebuild the damaged ones.
+
+    Args:
+        spec: What `study.yaml` says.
+        folder: The study, locked.
+        uri: The tracking URI that the user gave.
+        default_uri: That of the store beside the study.
+        force: Whether trials of other code may stand side by side.
+        say: Takes one line for each damaged file.
+
+    Raises:
+        DamagedFile: If a file cannot be rebuilt.
+    """
+    repair = Repair(spec, folder, say)
+    repair.plan()
+    repair.provenance(force)
+    repair.tracking(uri, default_uri)
+    repair.components()
+    repair.derived()
+
+
+def count_pending(spec: StudySpec, folder: StudyFolder, say: Callable[[str], object]) -> int:
+    """Return how many trials are not finished; those of damaged records are not."""
+    try:
+        return len(pending(spec, folder))
+    except DamagedFile:
+        with driving(folder):
+            Repair(spec, folder, say).trials()
+    return len(pending(spec, folder))
 
 
 def _lacks_rows(planned: Sequence[dict[str, Any]], identities: Sequence[dict[str, Any]]) -> bool:

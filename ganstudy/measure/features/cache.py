@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ganstudy.gan.datasets.cache import alone
-from ganstudy.storage import DamagedFile, is_remote, local_copy, read_bytes, write_atomically
+from ganstudy.storage import is_remote, local_copy, read_bytes, write_atomically
 from ganstudy.store import cache_folder
 
 Content = dict[str, Any]
@@ -42,19 +42,8 @@ def write_torch(path: Path, content: object) -> None:
 
 
 def read_torch(path: Path) -> Any:
-    """Return what `write_torch` wrote, on the CPU.
-
-    Raises:
-        DamagedFile: If it is missing, or not as it was written.
-    """
-    try:
-        content = io.BytesIO(read_bytes(path))
-    except FileNotFoundError:
-        raise DamagedFile(path, problem="is missing") from None
-    try:
-        return torch.load(content, map_location="cpu", weights_only=True)
-    except DAMAGED:
-        raise DamagedFile(path) from None
+    """Return what `write_torch` wrote, on the CPU."""
+    return torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
 
 
 def content_hash(*parts: bytes | Tensor | str) -> str:
