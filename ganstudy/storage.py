@@ -237,7 +237,8 @@ def read_checked_text(path: Path, remedy: str = RESTORE) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
     """Write a JSON object with its checksum, all of it or nothing."""
-    text = json.dumps(dict(content), indent=indent, sort_keys=indent is not None)
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(kept, indent=indent, sort_keys=indent is not None)
     write_checked(path, text.encode())
 
 
