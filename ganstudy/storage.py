@@ -23,13 +23,17 @@ from typing import IO, Any, cast
 
 from ganstudy.checksums import (
     RESTORE,
-    DamagedFile,
     add_checksum,
     is_intact,
     is_intact_table,
     strip_checksum,
 )
+from ganstudy.checksums import (
+    DamagedFile as DamagedFile,
+)
 
+EDITED = "# edited by hand"
+"""Last line of a `study.yaml` that somebody edited, in place of its checksum."""
 Writer = Callable[[Path], object]
 """Writes one file to the path it is given."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -236,7 +240,8 @@ def read_checked_text(path: Path, remedy: str = RESTORE) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
     """Write a JSON object with its checksum, all of it or nothing."""
-    text = json.dumps(dict(content), indent=indent, sort_keys=indent is not None)
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(kept, indent=indent, sort_keys=indent is not None)
     write_checked(path, text.encode())
 
 
@@ -268,6 +273,30 @@ def read_lines(path: Path, remedy: str = RESTORE) -> list[dict[str, Any]]:
         return [dict(json.loads(line)) for line in text.splitlines()]
     except (ValueError, TypeError, RecursionError):
         raise DamagedFile(path, remedy, "holds a line that is no JSON object") from None
+
+
+def write_settings(path: Path, text: str) -> None:
+    """Write a study's resolved settings, `study.yaml`, with their checksum."""
+    write_checked(path, text.encode())
+
+
+def read_settings(path: Path) -> str:
+    """Return the text of the `study.yaml` in a study's folder.
+
+    People may edit it. They say so in its last line, where the checksum was: a file whose end is
+    missing cannot say so.
+
+    Raises:
+        DamagedFile: If it was changed and does not say that it was edited.
+        FileNotFoundError: If it is not there.
+    """
+    content = read_bytes(path)
+    if content.rstrip().endswith(b"\n" + EDITED.encode()):
+        return content.decode()
+    if not is_intact(path.name, content):
+        remedy = f"replace its last line by `{EDITED}` if you edited it, else {RESTORE}"
+        raise DamagedFile(path, remedy, "was edited or damaged")
+    return content.decode()
 
 
 @contextmanager

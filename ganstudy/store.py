@@ -8,7 +8,6 @@ replaced at once, so that rows and state always fit together. The driver alone w
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import platformdirs
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from ganstudy.checksums import add_checksum
 from ganstudy.lease import Lease
 from ganstudy.provenance import redact
 from ganstudy.records import (
@@ -44,6 +43,7 @@ from ganstudy.records import (
     event_row,
     table,
     trials_schema,
+    write_table,
 )
 from ganstudy.storage import (
     DamagedFile,
@@ -52,10 +52,17 @@ from ganstudy.storage import (
     free_name,
     is_remote,
     names_in,
+    read_bytes,
+    read_checked_text,
+    read_json,
+    read_lines,
     read_text,
     rename,
-    write_atomically,
+    write_checked,
+    write_json,
+    write_lines,
     write_text,
+    write_together,
 )
 
 BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
@@ -74,8 +81,6 @@ DAMAGED = "damaged"
 DAMAGED_ATTEMPT = re.compile(rf"attempt-(\d+)\.{DAMAGED}(-\d+)?")
 DAMAGE = "damage.txt"
 """In the folder of a damaged attempt: what is wrong with it."""
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""Errors of reading a file whose content is not what was written."""
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
 """What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
@@ -122,9 +127,8 @@ class Attempt:
 
         Killed at any moment, the attempt holds either the old record with its files or the new.
         """
-        for name, write in files.items():
-            write_atomically(self.folder / name, write)
-        write_text(self.folder / RECORD, record.to_json())
+        write_together(self.folder, files)
+        write_checked(self.folder / RECORD, record.to_json().encode())
         kept = {BEGUN, RECORD, TRACEBACK, *record.files.values()}
         for name in set(names_in(self.folder)) - kept:
             (self.folder / name).unlink(missing_ok=True)
@@ -132,7 +136,8 @@ class Attempt:
     def claim(self) -> bool:
         """Claim, once finished, to be the attempt that counts; whether none had done so before."""
         try:
-            create(self.folder.parent / FINISHED_BY, self.folder.name)
+            name = add_checksum(FINISHED_BY, self.folder.name.encode()).decode()
+            create(self.folder.parent / FINISHED_BY, name)
         except FileExistsError:
             return False
         return True
@@ -153,7 +158,8 @@ class Attempt:
     def error(self) -> str:
         """Return the traceback of this attempt, empty if it noted none."""
         try:
-            return read_text(self.folder / TRACEBACK)
+            # For people: no number comes of it, and a damaged one still says most.
+            return read_bytes(self.folder / TRACEBACK).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
 
@@ -161,17 +167,31 @@ class Attempt:
         """Return the record, or None where nothing was recorded yet.
 
         Raises:
-            DamagedFile: If it cannot be read.
+            DamagedFile: If it does not fit its checksum, or is no record.
         """
-        path = self.folder / RECORD
+        path, remedy = self.folder / RECORD, self.remedy
         try:
-            return TrialRecord.from_json(read_text(path))
+            return TrialRecord.from_dict(read_json(path, remedy))
         except FileNotFoundError:
             return None
-        except DamagedFile:
-            raise
-        except MALFORMED:
-            raise DamagedFile(path, resume_remedy(path.parents[3])) from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DamagedFile(path, remedy, f"is no record ({error!r})") from None
+
+    def read_file(self, path: Path, read: Callable[[Path, str], Read]) -> Read:
+        """Return what `read` reads from a file that the record names.
+
+        Raises:
+            DamagedFile: If the file is missing, or damaged.
+        """
+        try:
+            return read(path, self.remedy)
+        except FileNotFoundError:
+            raise DamagedFile(path, self.remedy, "is missing") from None
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged file of this attempt."""
+        return f"`ganstudy resume {TrialFolder(self.folder.parent).study}` runs the trial again"
 
     def set_aside(self, problem: str) -> Path:
         """Keep the attempt under a name that nobody reads, with the reason; return its folder."""
@@ -211,8 +231,8 @@ class TrialFolder:
 
     def _finished_by(self) -> str:
         try:
-            return read_text(self.folder / FINISHED_BY)
-        except (FileNotFoundError, ValueError):  # missing or damaged: it only breaks a tie
+            return read_checked_text(self.folder / FINISHED_BY)
+        except (FileNotFoundError, DamagedFile):  # it only breaks a tie
             return ""
 
     def new_attempt(self) -> Attempt:
@@ -279,7 +299,7 @@ class TrialFolder:
 
     def _note(self, name: str, content: Mapping[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / name, json.dumps(dict(content)))
+        write_json(self.folder / name, content)
 
     def error(self) -> str:
         """Return the traceback of the newest attempt, empty if its process noted none."""
@@ -299,12 +319,10 @@ class TrialFolder:
     def read_reason(self, name: str) -> str | None:
         """Return the reason that the driver gave for the trial's end, or None."""
         try:
-            return str(json.loads(read_text(self.folder / name))["reason"])
+            return str(read_json(self.folder / name)["reason"])
         except FileNotFoundError:
             return None
-        except DamagedFile:
-            raise
-        except MALFORMED:
+        except (KeyError, DamagedFile):
             raise DamagedFile(self.folder / name, resume_remedy(self.study)) from None
 
     def standing(self, result: TrialResult, running: bool) -> tuple[TrialStatus, str]:
@@ -337,10 +355,6 @@ class Collected(NamedTuple):
     trials: list[dict[str, Any]]
     points: dict[str, list[Any]]
     events: list[dict[str, Any]]
-
-
-def _lines(identities: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(identity, sort_keys=True) + "\n" for identity in identities)
 
 
 class StudyFolder:
@@ -428,49 +442,39 @@ class StudyFolder:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(read, items))
 
-    def write_json(self, name: str, content: object) -> None:
-        """Write one JSON file of the study, all of it or nothing."""
-        write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True))
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one JSON file of the study with its checksum, all of it or nothing."""
+        write_json(self.folder / name, content)
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> dict[str, Any]:
         """Read one JSON file of the study.
 
         Raises:
-            DamagedFile: If it holds no JSON object.
+            DamagedFile: If it does not fit its checksum, or has none.
             FileNotFoundError: If it is not there.
         """
-        try:
-            return dict(json.loads(read_text(self.folder / name)))
-        except DamagedFile:
-            raise
-        except MALFORMED:
-            raise DamagedFile(self.folder / name, resume_remedy(self.folder)) from None
+        return read_json(self.folder / name, resume_remedy(self.folder))
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
-        write_text(self.folder / "plan.jsonl", _lines(plan))
+        write_lines(self.folder / "plan.jsonl", plan)
 
     def append_plan(self, identities: Iterable[Mapping[str, Any]]) -> None:
         """Add trials to the plan: an adaptive search does not know its trials beforehand."""
         # Written anew as a whole: an object store cannot append, and a kill leaves no half line.
-        path = self.folder / "plan.jsonl"
-        write_text(path, read_text(path) + _lines(identities))
+        self.write_plan([*self.read_plan(), *identities])
 
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan.
 
         Raises:
-            DamagedFile: If it is missing, or a line is no JSON object.
+            DamagedFile: If the plan is missing, does not fit its checksum, or has none.
         """
-        path = self.folder / "plan.jsonl"
+        path, remedy = self.folder / "plan.jsonl", resume_remedy(self.folder)
         try:
-            return [dict(json.loads(line)) for line in read_text(path).splitlines()]
-        except DamagedFile:
-            raise
+            return read_lines(path, remedy)
         except FileNotFoundError:
-            raise DamagedFile(path, resume_remedy(self.folder), "is missing") from None
-        except MALFORMED:
-            raise DamagedFile(path, resume_remedy(self.folder)) from None
+            raise DamagedFile(path, remedy, "is missing") from None
 
     def damages(self) -> dict[Path, str]:
         """Return the damaged attempts of all trials: folder that keeps it -> what is damaged."""
@@ -497,8 +501,8 @@ class StudyFolder:
         return target
 
     def write_table(self, name: str, rows: pa.Table) -> None:
-        """Write one parquet table, all of it or nothing."""
-        write_atomically(self.folder / name, lambda aside: pq.write_table(rows, aside))
+        """Write one parquet table with its checksum, all of it or nothing."""
+        write_table(self.folder / name, rows)
 
     def write_reported(self, scores: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
         """Write scores and curves of the arms' best generators on the report split."""

@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus
-from ganstudy.storage import local_copy, name_of
+from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus, table_remedy
+from ganstudy.storage import local_copy, name_of, open_checked_table
 
 ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -179,7 +179,8 @@ class Tracker:
     def _table(self, name: str, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
         """Read a table, or its rows of some trials only."""
         chosen = None if trial_ids is None else pc.field("trial_id").isin(trial_ids)
-        with (self.folder / name).open("rb") as file:
+        path = self.folder / name
+        with open_checked_table(path, table_remedy(path)) as file:
             return pq.read_table(file, filters=chosen).to_pandas()
 
     def _rows(self, name: str, trial_ids: Sequence[str]) -> dict[str, pd.DataFrame]:

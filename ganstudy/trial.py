@@ -25,6 +25,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ganstudy.checksums import add_checksum
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import EventLog, EventsConfig, names
@@ -49,8 +50,8 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import DamagedFile, Writer, read_bytes, read_text, store_errors
-from ganstudy.store import RECORD, Attempt, TrialFolder
+from ganstudy.storage import DamagedFile, Writer, read_checked, read_json, store_errors
+from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
 """Discriminator updates between two reads of the training signals."""
@@ -164,9 +165,14 @@ class TrialSpec:
 
     @classmethod
     def load(cls, path: Path) -> TrialSpec:
-        """Read a `trial.json`: `runs/STUDY/trials/TRIAL/attempt-N/trial.json`."""
+        """Read a `trial.json`: `runs/STUDY/trials/TRIAL/attempt-N/trial.json`.
+
+        Raises:
+            DamagedFile: If it does not fit its checksum, or has none.
+        """
         study = TrialFolder(path.parent.parent).study
-        return cls.from_dict(resolve_paths(json.loads(read_text(path)), study))
+        config = read_json(path, Attempt(path.parent).remedy)
+        return cls.from_dict(resolve_paths(config, study))
 
 
 class Heartbeat(NamedTuple):
@@ -290,11 +296,9 @@ class TrialRun:
         self.record = record
         self.log.update(record.points)
         files = {role: attempt.folder / name for role, name in record.files.items()}
-        if "state" not in files:
-            raise DamagedFile(attempt.folder / RECORD, problem="names no state")
-        contents = {path: read_kept(path) for path in files.values()}
-        self.trainer.load_state_dict(read_torch(files["state"]))
-        for path, content in contents.items():
+        self.trainer.load_state_dict(attempt.read_file(files["state"], read_torch))
+        for path in files.values():
+            content = attempt.read_file(path, read_checked)  # what is damaged is not handed on
             self._kept[path.name] = partial(_write_bytes, content=content)
 
     def step(self) -> TrialRecord:
@@ -437,20 +441,22 @@ class TrialRun:
         best_at = best_checkpoint(all_points, spec.primary)
         files = dict(self.record.files)
         new: dict[str, Writer] = {}
-        grid = partial(_write_bytes, content=sample_grid(images))
+        grid = add_checksum("grid.png", sample_grid(images))
         files["config"] = "trial.json"
         stored = store_paths(spec.to_dict(), TrialFolder(self.attempt.folder.parent).study)
         config = json.dumps(stored, indent=1, sort_keys=True).encode()
+        config = add_checksum(files["config"], config)
         new[files["config"]] = partial(_write_bytes, content=config)
         files["samples"] = f"samples-{at:07d}.png"
-        new[files["samples"]] = grid
+        new[files["samples"]] = partial(_write_bytes, content=grid)
         if isinstance(self.trainer, NetworkTrainer):
             files["generator_last"] = f"generator-{at:07d}.pt"
             weights = self.trainer.generator_state_dict()
             new[files["generator_last"]] = partial(write_torch, content=weights)
         for role, look in self._evidence.items():
             files[role] = f"{role}-{look.at:07d}.png"
-            new[files[role]] = partial(_write_bytes, content=sample_grid(look.images))
+            picture = add_checksum(files[role], sample_grid(look.images))
+            new[files[role]] = partial(_write_bytes, content=picture)
         self._evidence = {}
         if best_at == at:
             files["samples_best"] = files["samples"]
@@ -479,21 +485,6 @@ class TrialRun:
         self._kept = {}
         if status.finished and self.attempt.claim():
             self.attempt.drop_earlier()
-
-
-def read_kept(path: Path) -> bytes:
-    """Return all bytes of a file that a record names.
-
-    Raises:
-        DamagedFile: If it is missing, or holds weights or a state and cannot be read.
-    """
-    try:
-        content = read_bytes(path)
-    except FileNotFoundError:
-        raise DamagedFile(path, problem="is missing") from None
-    if path.suffix == ".pt":
-        read_torch(path)
-    return content
 
 
 def judged(judge: Evaluator, trainer: Trainer, images: Tensor, *, final: bool) -> Evaluation:

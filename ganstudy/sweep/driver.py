@@ -27,8 +27,8 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import read_events
-from ganstudy.storage import DamagedFile, write_text
-from ganstudy.store import COMPONENTS, StudyFolder
+from ganstudy.storage import DamagedFile, write_settings
+from ganstudy.store import COMPONENTS, Attempt, StudyFolder
 from ganstudy.study.checks import notes
 from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed, rejudged
@@ -97,7 +97,7 @@ class Run:
             self.folder.write_plan([])
         text = io.StringIO()
         YAML().dump(store_paths(self.spec.resolved(), self.folder.folder), text)
-        write_text(self.folder.folder / "study.yaml", text.getvalue())
+        write_settings(self.folder.folder / "study.yaml", text.getvalue())
 
     def _judgement(self) -> dict[str, Any]:
         return fixed(self.spec.judged_by, self.spec.configs, len(self.spec.design.seeds))
@@ -336,7 +336,8 @@ def _report_trial(
     checkpoint = spec.judgement.checkpoint
     at_update = trial["best_at" if checkpoint == "best" else "discriminator_updates"]
     trainer = build_trainer(_spec_of(spec, trial).train)
-    weights = read_torch(folder.folder / trial[f"generator_{checkpoint}"])
+    path = folder.folder / trial[f"generator_{checkpoint}"]
+    weights = Attempt(path.parent).read_file(path, read_torch)
     trainer.load_generator_state_dict(weights)
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
