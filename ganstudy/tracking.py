@@ -333,7 +333,8 @@ class Tracker:
         """Put a file of the study, if `name` is one, among a run's artifacts."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        if isinstance(name, str):
+        # A picture that is missing is no reason to leave the study's runs open.
+        if isinstance(name, str) and (self.folder / name).exists():
             with local_copy(self.folder / name) as path:
                 # Not by the client, which would ask for the run first.
                 get_artifact_repository(run.artifacts, self.uri).log_artifact(str(path), below)

@@ -7,7 +7,6 @@ ran with, or where they were tracked: there the user decides.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -64,26 +63,32 @@ class Repair:
         """Rebuild the plan from `study.yaml`, which must describe the trials that have begun.
 
         Raises:
-            DamagedFile: If it cannot be rebuilt.
+            DamagedFile: If it cannot be rebuilt, or if `study.yaml` was edited.
         """
-        planned: list[dict[str, Any]] = []
-
-        def read() -> None:
-            planned.extend(self.folder.read_plan())
-
-        damage = self.damage_of("plan.jsonl", read)
+        damage = self.damage_of("plan.jsonl", self.folder.read_plan)
         if self.spec.design.sampler == "tpe":
             if damage is not None:
                 raise DamagedFile(damage.path, self._tpe_remedy(), damage.problem)
             return
         identities = [trial.identity() for trial in plan(self.spec)]
-        if damage is None and _lacks_rows(planned, identities):
-            damage = DamagedFile(self.folder.folder / "plan.jsonl", problem="lacks trials")
         if damage is None:
+            self._check_plan(identities)
             return
         self._check_begun({str(row["trial_id"]): row["result_hash"] for row in identities})
         self.set_aside(damage, "plan.jsonl", "rebuilt from study.yaml")
         self.folder.write_plan(identities)
+
+    def _check_plan(self, identities: Sequence[dict[str, Any]]) -> None:
+        """Refuse a `study.yaml` that describes more than the plan, or another study's trials."""
+        planned = {row["trial_id"]: row["study"] for row in self.folder.read_plan()}
+        for row in identities:
+            if planned.get(row["trial_id"]) != row["study"]:
+                raise DamagedFile(
+                    self.folder.folder / "study.yaml",
+                    "set it back, or add trials by `ganstudy run STUDY --extend`",
+                    f"was edited: the trial {row['trial_id']} of the study {row['study']} is not "
+                    f"in plan.jsonl",
+                )
 
     def _tpe_remedy(self) -> str:
         return (
@@ -261,16 +266,6 @@ def count_pending(spec: StudySpec, folder: StudyFolder, say: Callable[[str], obj
         with driving(folder):
             Repair(spec, folder, say).trials()
     return len(pending(spec, folder))
-
-
-def _lacks_rows(planned: Sequence[dict[str, Any]], identities: Sequence[dict[str, Any]]) -> bool:
-    """Whether a plan lacks trials, or tells of one otherwise than its result hash says."""
-    plain = {str(row["trial_id"]): json.loads(json.dumps(row)) for row in identities}
-    if any(row.get("trial_id") not in plain for row in planned):
-        return False  # it has more: a `run --extend` was cut short, or study.yaml was edited
-    if any(row["result_hash"] != plain[row["trial_id"]]["result_hash"] for row in planned):
-        return False
-    return [dict(row) for row in planned] != list(plain.values())
 
 
 def _recorded_hashes(trial: TrialFolder, hashes: dict[str, str]) -> set[str]:

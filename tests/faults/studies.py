@@ -83,10 +83,18 @@ class Studies(NamedTuple):
 
 
 def tiny_study() -> dict[str, Any]:
-    """Return a study of two short trials, of which each is evaluated four times."""
+    """Return a study of two short trials on points, each with four evaluations."""
     study = copy.deepcopy(TINY)
-    study["base"]["budget"] = {"discriminator_updates": 30}
-    study["measure"]["every"] = {"discriminator_updates": 10}
+    study["base"] |= {
+        "dataset": {"name": "ring", "train": 500, "test": 200},
+        "architecture": {"name": "mlp", "width": 64, "latent_dim": 8},
+        "budget": {"discriminator_updates": 30},
+    }
+    study["measure"] |= {
+        "features": "pixels",
+        "metrics": ["frechet_distance", "precision"],
+        "every": {"discriminator_updates": 10},
+    }
     study["design"]["configs"] = 1
     return study
 
