@@ -157,9 +157,11 @@ class Tracker:
             trial_id = row["trial_id"]
             self._sync_trial(row, points.get(trial_id), events.get(trial_id), running)
         if not running:
-            self._attach_study()
             done = trials["status"].map(lambda s: TrialStatus(s).finished).all()
-            self._client.set_terminated(self._parent.run_id, "FINISHED" if done else "KILLED")
+            try:
+                self._attach_study()
+            finally:
+                self._client.set_terminated(self._parent.run_id, "FINISHED" if done else "KILLED")
 
     def experiment_url(self) -> str:
         """Return the part of the web address that opens this study's experiment.
@@ -286,10 +288,12 @@ class Tracker:
         self._log(run.run_id, metrics, params, tags)
         run.begun, run.synced, run.status = True, synced, str(status)
         if status.finished or not running:
-            for column in ARTIFACTS:
-                self._upload(run, row[column], "samples")
             ended = int((row["started_at"] + row["seconds"]) * 1000) if row["seconds"] else None
-            self._client.set_terminated(run.run_id, RUN_STATUS.get(status, "KILLED"), ended)
+            try:
+                for column in ARTIFACTS:
+                    self._upload(run, row[column], "samples")
+            finally:  # a file that cannot be sent leaves no run open
+                self._client.set_terminated(run.run_id, RUN_STATUS.get(status, "KILLED"), ended)
             run.ended = True
         elif run.ended:  # resumed
             self._client.update_run(run.run_id, status="RUNNING")

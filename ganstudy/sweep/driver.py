@@ -61,6 +61,8 @@ class Run:
     """What went wrong without ending the study, in words."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by what the driver did, kept in phases.json."""
+    tracking_open: bool = False
+    """Whether MLflow may hold runs that this call opened and has not ended."""
 
     def __post_init__(self) -> None:
         """Have a recorder at hand."""
@@ -121,6 +123,7 @@ class Run:
         if len(source):
             self._warn_of_score(display)
         self.recorder.say = display.say
+        self.tracking_open = True
         with self.phase("execute"), self.recorder:
             self._execute(display, source)
 
@@ -151,7 +154,7 @@ class Run:
 
     def close(self) -> None:
         """End MLflow's runs after an error, as far as the store and the tables allow."""
-        if not self.recorder.used:
+        if not self.tracking_open:
             return
         with suppress(Exception):
             self.recorder.rest()
@@ -191,6 +194,7 @@ class Run:
         """Bring MLflow up to date; a store that is away is noted, never raised."""
         with self.phase("track"):
             self.recorder.finish()
+        self.tracking_open = False
         self.notes += self.recorder.notes
 
 

@@ -49,8 +49,6 @@ class Recorder:
         self.folder, self.uri, self.say = folder, uri, say
         self.notes: list[str] = []
         """What went wrong and was not mended since."""
-        self.used = False
-        """Whether it was started, so that MLflow may hold a run of the study that is open."""
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -86,10 +84,8 @@ class Recorder:
         if self._ask("end", None) != "ended":
             self._note("MLflow was not brought up to date: the recorder died")
         self._end()
-        self.used = False
 
     def _start(self) -> None:
-        self.used = True
         self._answers = queue.SimpleQueue()
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the thread that listens closes it
         self._process = subprocess.Popen(

@@ -34,7 +34,6 @@ class RecorderHere(Recorder):
     """Tracks in this process, on a real store: a process of its own takes seconds to start."""
 
     def __enter__(self):
-        self.used = True
         self.catch_up()
         return self
 
@@ -46,7 +45,6 @@ class RecorderHere(Recorder):
 
     def finish(self) -> None:
         self._sync(running=False)
-        self.used = False
 
     def _sync(self, running: bool) -> None:
         try:

@@ -9,7 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ganstudy.cli import app
-from ganstudy.store import FAILURE, StudyFolder
+from ganstudy.store import FAILURE, STOP, StudyFolder
+from ganstudy.study.plan import plan
+from ganstudy.study.spec import parse_study
+from ganstudy.sweep.repair import Repair
 from tests.faults.studies import Studies, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("recorder_here")
@@ -93,12 +96,12 @@ def test_a_trial_whose_best_generator_is_damaged_is_run_again(studies, tmp_path,
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink, lambda path: path.write_text("")])
 def test_a_damaged_plan_is_rebuilt(studies, tmp_path, damage):
     folder = studies.copy("midway", tmp_path)
-    plan = (folder / "plan.jsonl").read_bytes()
+    content = (folder / "plan.jsonl").read_bytes()
     damage(folder / "plan.jsonl")
     result = studies.resume(folder)
     assert_repaired(studies, folder, result)
     assert "plan.jsonl" in result.stderr
-    assert (folder / "plan.jsonl").read_bytes() == plan
+    assert (folder / "plan.jsonl").read_bytes() == content
 
 
 def test_a_plan_is_not_rebuilt_from_another_study_file(studies, tmp_path):
@@ -187,6 +190,21 @@ def test_a_damaged_note_of_a_failure_is_set_aside(studies, tmp_path):
     assert_repaired(studies, folder, result)
     assert FAILURE in result.stderr
     assert (trial.folder / f"{FAILURE}.damaged").exists()
+
+
+def test_a_trial_that_a_scheduler_stopped_stays_stopped(tiny, tmp_path):
+    spec = parse_study(tiny | {"stopping": "asha"})
+    folder = StudyFolder(tmp_path / "study")
+    folder.create()
+    trial = folder.trial(next(plan(spec)).trial_id)
+    trial.new_attempt()
+    trial.stop("asha")
+    cut(trial.folder / STOP)
+    messages: list[str] = []
+    Repair(spec, folder, messages.append).trials()
+    assert trial.read_reason(STOP) == "asha"
+    assert STOP in messages[0]
+    assert (trial.folder / f"{STOP}.damaged").exists()
 
 
 def test_a_missing_picture_leaves_no_run_open(studies, tmp_path):
