@@ -368,16 +368,12 @@ def full_disk(folder: Path, error: BaseException) -> OSError:
 
     Args:
         folder: The study's folder.
-        error: What was raised where a file could not be written.
+        error: What was raised where a file could not be written. From Ray it comes with a
+            traceback before its message.
     """
-    where = str(folder)
+    free = ""
     if not is_remote(folder):
         usage = shutil.disk_usage(folder)
-        where += f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free there)"
-    message = f"no space is left for {where}: {_innermost(error)}"
-    return OSError(errno.ENOSPC, message)
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the text of an error without the traceback that Ray puts before it."""
-    return (str(error).strip().splitlines() or [""])[-1]
+        free = f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free)"
+    message = (str(error).strip().splitlines() or [""])[-1]
+    return OSError(f"the disk is full{free}: {message}")
