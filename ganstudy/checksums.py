@@ -15,6 +15,7 @@ The checksum covers all other bytes of the file.
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -67,10 +68,18 @@ def add_checksum(name: str, content: bytes) -> bytes:
     if name.endswith(".json"):
         body = content.rstrip().removesuffix(b"}").rstrip()
         body += b"\n" if body == b"{" else b",\n"
-    elif content.startswith(b"PK") and content.endswith(b"\0\0"):
-        # Tell the zip archive that a comment follows.
-        body = content[:-2] + LINE_LENGTH.to_bytes(2, "little")
     return body + _line(_form(name), body)
+
+
+def append_checksum(archive: io.BytesIO) -> None:
+    """Append its checksum, as a comment, to a zip archive without one; nothing is copied."""
+    with archive.getbuffer() as view:
+        if bytes(view[-2:]) != b"\0\0":
+            raise ValueError("the zip archive has a comment already")
+        view[-2:] = LINE_LENGTH.to_bytes(2, "little")
+        line = _line(LINE, view)
+    archive.seek(0, io.SEEK_END)
+    archive.write(line)
 
 
 def strip_checksum(name: str, content: bytes) -> bytes:
@@ -81,16 +90,17 @@ def strip_checksum(name: str, content: bytes) -> bytes:
 
 def is_intact(name: str, content: bytes) -> bool:
     """Whether `content`, all bytes of the file `name`, fits the checksum that it carries."""
+    view = memoryview(content)  # a slice of bytes would be a copy, of perhaps gigabytes
     if name.endswith(".parquet"):
         start = _footer_start(content)
         if start is None or start < LINE_LENGTH:
             return False
-        whole = hashlib.sha256(content[: start - LINE_LENGTH])
-        whole.update(content[start:])
+        whole = hashlib.sha256(view[: start - LINE_LENGTH])
+        whole.update(view[start:])
         return content[start - LINE_LENGTH : start] == _line(LINE, whole.hexdigest())
     form = _form(name)
     line = content[-len(form[0]) - DIGITS - len(form[1]) :]
-    return line == _line(form, content[: -len(line)])
+    return line == _line(form, view[: len(content) - len(line)])
 
 
 def is_intact_table(file: IO[bytes]) -> bool:
@@ -131,7 +141,7 @@ def _form(name: str) -> tuple[bytes, bytes]:
     return FORMS.get(PurePath(name).suffix, LINE)
 
 
-def _line(form: tuple[bytes, bytes], content: bytes | str) -> bytes:
+def _line(form: tuple[bytes, bytes], content: bytes | memoryview | str) -> bytes:
     """Return the line with the digits, or with those of `content`."""
     digits = content if isinstance(content, str) else hashlib.sha256(content).hexdigest()
     return form[0] + digits.encode() + form[1]

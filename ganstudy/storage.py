@@ -144,9 +144,12 @@ def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk.
 
     Raises:
-        OSError: If the disk fails. A file system that cannot synchronise folders is no failure.
+        OSError: If the disk fails. That a folder cannot be synchronised is no failure.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not listed
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -174,21 +177,21 @@ def create(path: Path, text: str) -> None:
         FileExistsError: If it is there.
     """
     if not is_remote(path):
-        _create_local(path, text)
-        return
+        make_folder(path.parent)
     with path.open("xb") as file:
         file.write(text.encode())
+    if not is_remote(path):
+        sync(path)
+        sync(path.parent)
 
 
-def _create_local(path: Path, text: str) -> None:
-    new = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    for folder in [path.parent, *(made.parent for made in new)]:
-        sync(folder)
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; on a disk they outlive a power failure."""
+    remote = is_remote(folder)
+    new = [] if remote else [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        sync(made.parent)
 
 
 def read_bytes(path: Path) -> bytes:

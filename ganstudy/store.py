@@ -8,6 +8,7 @@ replaced at once, so that rows and state always fit together. The driver alone w
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +52,7 @@ from ganstudy.storage import (
     create,
     free_name,
     is_remote,
+    make_folder,
     names_in,
     read_bytes,
     read_checked_text,
@@ -388,7 +390,7 @@ class StudyFolder:
             self.lock()  # it may be about to begin
         for name in found - {"trials", "driver.lock"}:
             (self.folder / name).unlink()
-        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder / "trials")
 
     def lock(self) -> None:
         """Become the study's only driver until the process ends; once is enough.
@@ -462,7 +464,9 @@ class StudyFolder:
     def append_plan(self, identities: Iterable[Mapping[str, Any]]) -> None:
         """Add trials to the plan: an adaptive search does not know its trials beforehand."""
         # Written anew as a whole: an object store cannot append, and a kill leaves no half line.
-        self.write_plan([*self.read_plan(), *identities])
+        path = self.folder / "plan.jsonl"
+        added = "".join(json.dumps(row, sort_keys=True) + "\n" for row in identities)
+        write_checked(path, (read_checked_text(path) + added).encode())
 
     def read_plan(self) -> list[dict[str, Any]]:
         """Return who the trials are, in the order of the plan.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganstudy.checksums import RESTORE, DamagedFile, add_checksum
+from ganstudy.checksums import RESTORE, DamagedFile, append_checksum
 from ganstudy.gan.datasets.cache import alone
 from ganstudy.storage import (
     is_remote,
@@ -35,7 +35,8 @@ def write_torch(path: Path, content: object) -> None:
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    path.write_bytes(add_checksum("content.pt", buffer.getvalue()))
+    append_checksum(buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_torch(path: Path, remedy: str = RESTORE) -> Any:
