@@ -583,10 +583,12 @@ def resume(
 
 def _repair(folder: StudyFolder, spec: StudySpec, uri: str | None, force: bool) -> None:
     """Rebuild the damaged files of a study, or refuse it where that cannot be done."""
+    from ganstudy.storage import is_remote
     from ganstudy.sweep.repair import driving, repair_study
     from ganstudy.tracking import default_uri
 
-    default = default_uri(folder.folder.parent)
+    runs = folder.folder.parent
+    default = "that of a server" if is_remote(runs) else default_uri(runs)
     try:
         with driving(folder):
             repair_study(spec, folder, uri, default, force, tell)

@@ -406,6 +406,11 @@ class StudyFolder:
         except Timeout:
             raise BlockingIOError(f"another process is running the study {self.folder}") from None
 
+    @property
+    def locked(self) -> bool:
+        """Whether this object keeps other drivers out."""
+        return self._locked
+
     def unlock(self) -> None:
         """Let others drive."""
         if self._locked:

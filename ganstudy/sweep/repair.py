@@ -99,7 +99,8 @@ class Repair:
     def _check_begun(self, hashes: dict[str, str]) -> None:
         """Refuse to rebuild the plan where a trial that has begun would not be in it as it was."""
         for trial_id in sorted(names_in(self.folder.folder / "trials")):
-            if hashes.get(trial_id) not in _recorded_hashes(self.folder.trial(trial_id), hashes):
+            trial = self.folder.trial(trial_id)
+            if trial.attempts() and hashes.get(trial_id) not in _recorded_hashes(trial, hashes):
                 raise DamagedFile(
                     self.folder.folder / "plan.jsonl",
                     f"it cannot be rebuilt, since study.yaml, or its data, no longer describes "
@@ -217,11 +218,14 @@ class Repair:
 
 @contextmanager
 def driving(folder: StudyFolder) -> Iterator[None]:
-    """Keep other drivers out of a study during the block.
+    """Keep other drivers out of a study during the block, or longer if they are out already.
 
     Raises:
         BlockingIOError: If another process drives the study.
     """
+    if folder.locked:
+        yield
+        return
     folder.lock()
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ganstudy.store import FAILURE, STOP, StudyFolder
 from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.repair import Repair
+from tests.conftest import ROOT, ganstudy
 from tests.faults.studies import Studies, assert_same_rows
 
 pytestmark = pytest.mark.usefixtures("recorder_here")
@@ -242,3 +244,24 @@ def test_the_number_of_a_damaged_attempt_is_not_used_again(tmp_path):
     assert trial.attempts() == []
     assert trial.new_attempt().folder.name == "attempt-3"
     assert list(trial.damages()) == ["attempt-1.damaged", "attempt-2.damaged"]
+
+
+@pytest.mark.slow
+def test_damages_are_repaired_by_processes_of_their_own(studies, tmp_path):
+    """Ray runs the trials, the recorder tracks them, both as a user has them."""
+    folder = studies.copy("midway", tmp_path)
+    cut(state(folder))
+    for generator in (folder / "trials" / DONE / "attempt-1").glob("generator-*.pt"):
+        flip(generator)
+    command = ganstudy("resume", folder, "--tracking-uri", studies.uri)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1000, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "state-" in done.stderr
+    assert "generator-" in done.stderr
+    assert_same_rows(folder, studies.finished)
+    assert not studies.running()
+    names = sorted(path.name for path in (folder / "trials" / OPEN).glob("attempt-*"))
+    assert names == ["attempt-1.damaged", "attempt-2"]

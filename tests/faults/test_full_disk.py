@@ -1,4 +1,4 @@
-"""A full disk stops a study at once; no attempt is used up. A real file system of 3 MB."""
+"""A full disk stops a study at once; no attempt is used up. A real file system of 20 MB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ganstudy.store import FAILURE
 from tests.conftest import ROOT, ganstudy
 from tests.faults.studies import assert_same_rows
 
-SIZE, LEFT = 3_000_000, 60_000
+SIZE, LEFT = 20_000_000, 60_000
 """Bytes of the file system, and those left: enough for a study's small files, not for a state."""
 
 
