@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,8 +32,9 @@ from ganstudy.records import (
     SANITY,
     SCHEMAS,
     TRIALS,
+    read_table_bytes,
 )
-from ganstudy.storage import is_remote, read_bytes
+from ganstudy.storage import read_json, read_settings
 from ganstudy.study.outcomes import (
     OutcomeRule,
     ScoreRule,
@@ -137,7 +137,7 @@ class Tables:
     def _points(self) -> pa.Buffer | bytes:
         """The file of points as it lies on disk, compressed."""
         if (self.folder / POINTS).exists():
-            return read_bytes(self.folder / POINTS)
+            return self._bytes(POINTS)
         empty = pa.BufferOutputStream()
         pq.write_table(POINTS_SCHEMA.empty_table(), empty)
         return empty.getvalue()
@@ -170,16 +170,20 @@ class Tables:
         """Return which columns the other tables lack, where another version wrote them."""
         told = []
         for name, schema in SCHEMAS.items():
-            path = self.folder / name
-            if path.exists():
-                source = pa.BufferReader(read_bytes(path)) if is_remote(path) else path
-                missing = lacking(pq.read_schema(source).names, schema)
+            if (self.folder / name).exists():
+                source = self._points if name == POINTS else self._bytes(name)
+                missing = lacking(pq.read_schema(pa.BufferReader(source)).names, schema)
                 if missing:
                     told.append(f"The table {name} has no column {', '.join(missing)}")
         return told
 
     def _read(self, name: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(read_bytes(self.folder / name)))
+        return pq.read_table(pa.BufferReader(self._bytes(name)))
+
+    def _bytes(self, name: str) -> bytes:
+        """Return a table's file; one that a user brings, without a study, may lack a checksum."""
+        brought = not (self.folder / "study.yaml").exists()
+        return read_table_bytes(self.folder / name, required=not brought)
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,7 @@ class Study:
         """Read a study's folder, or a bare table of trials (a folder with one, or its file).
 
         Raises:
+            DamagedFile: If a file does not fit its checksum.
             FileNotFoundError: If there is no table of trials.
             TableError: If the table lacks what no report can do without.
         """
@@ -271,7 +276,7 @@ class Study:
             "minimize": True,
             "scores": {},
         }  # fmt: skip - without one it ended before it measured anything
-        text = (folder / "study.yaml").read_text(encoding="utf-8")
+        text = read_settings(folder / "study.yaml")
         tables.trials, missing = completed(tables.trials, str(place))
         settings = YAML(typ="safe", pure=True).load(text)
         judgement_of(settings, str(place))
@@ -474,7 +479,7 @@ def _missing(tables: Tables, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _bare(folder: Path, tables: Tables, place: Path) -> Study:

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from ganstudy.exits import CLUSTER_LOST, INTERRUPTED, TOO_MANY_FAILED, WRONG_INPUT
 
@@ -30,7 +31,22 @@ if TYPE_CHECKING:
     from ganstudy.sweep.ending import Ending
     from ganstudy.sweep.ray_tune.jobs import Jobs
 
+
+class RefusingGroup(TyperGroup):
+    """Tells in one line of a damaged file that a command cannot do without."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        from ganstudy.storage import DamagedFile
+
+        try:
+            return super().invoke(ctx)
+        except DamagedFile as damage:
+            refuse(str(damage))
+
+
 app = typer.Typer(
+    cls=RefusingGroup,
     help="Which way of training a GAN is stable, and does it hold under the same tuning budget?",
     no_args_is_help=True,
     add_completion=False,
@@ -518,11 +534,13 @@ def resume(
     """Go on with a study that was interrupted; a finished one gets a fresh report and sync."""
     from ganstudy.provenance import changed
     from ganstudy.study.judgement import rejudged
-    from ganstudy.sweep.driver import Run, first_changed, pending
+    from ganstudy.sweep.driver import Run, first_changed
+    from ganstudy.sweep.repair import count_pending
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
     _check_executor(spec, address, directory.parent, in_process)
+    _repair(folder, spec, tracking_uri, force)
     edited = first_changed(spec, folder)
     origin = folder.read_json("provenance.json")
     changes, other = changed(origin, *_choosers(spec)), rejudged(origin, spec.judged_by)
@@ -537,7 +555,7 @@ def resume(
             f"{directory}/study.yaml was edited, or its data changed: the trial {edited} is no "
             f"longer what it was (or a `run --extend` was cut short: run it again)"
         )
-    unfinished = retry_failed or len(pending(spec, folder)) > 0
+    unfinished = retry_failed or count_pending(spec, folder, tell) > 0
     if changes and unfinished and not force:
         refuse(
             f"{directory}: since this study began there changed: {'; '.join(changes)}. New trials "
@@ -561,6 +579,21 @@ def resume(
             driver.mark_mixed(mixed)
 
     _drive(driver, max_trials, first)
+
+
+def _repair(folder: StudyFolder, spec: StudySpec, uri: str | None, force: bool) -> None:
+    """Rebuild the damaged files of a study, or refuse it where that cannot be done."""
+    from ganstudy.storage import is_remote
+    from ganstudy.sweep.repair import driving, repair_study
+    from ganstudy.tracking import default_uri
+
+    runs = folder.folder.parent
+    default = "that of a server" if is_remote(runs) else default_uri(runs)
+    try:
+        with driving(folder):
+            repair_study(spec, folder, uri, default, force, tell)
+    except BlockingIOError as error:
+        refuse(str(error))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.text import Text
 from analysis.report import write_report
 from ganstudy.display import Display
 from ganstudy.records import TrialStatus
+from ganstudy.storage import DamagedFile
 from ganstudy.sweep.driver import Run, pending
 from ganstudy.sweep.ending import Ending
 from ganstudy.sweep.source import ClusterError, Source
@@ -56,6 +57,9 @@ def launch(
     try:
         with ending.limit(run.spec.resources.study_minutes):
             return _launched(run, max_trials, console, first, ending)
+    except (Exception, KeyboardInterrupt):
+        run.close()
+        raise
     finally:
         run.folder.unlock()
 
@@ -68,7 +72,33 @@ def _launched(
     ending: Ending,
 ) -> Outcome:
     first()
+    damages = _damages(run)
     source = pending(run.spec, run.folder, max_trials)
+    while True:
+        try:
+            outcome = _run_trials(run, source, console, ending)
+            break
+        except DamagedFile as damage:
+            # Only the generators are read after the trials, and each comes out again.
+            if run.folder.set_attempt_aside(damage) is None:
+                raise
+            console.print(Text(f"{damage.path} {damage.problem}"), soft_wrap=True)
+            run.recorder.finish()
+            source = pending(run.spec, run.folder, None if max_trials is None else 1)
+    run.notes += [note for note in _damages(run) if note not in damages]
+    return outcome
+
+
+def _damages(run: Run) -> list[str]:
+    """Return one line for each attempt that was set aside because it is damaged."""
+    return [
+        f"{damage}: kept in {folder}, and the trial was run again"
+        for folder, damage in run.folder.damages().items()
+    ]
+
+
+def _run_trials(run: Run, source: Source, console: Console, ending: Ending) -> Outcome:
+    """Run the trials of `source`, then write tables, report and MLflow."""
     primary = run.spec.measure.primary_score
     before = sum(row["status"].finished for row in run.folder.trial_rows())
     display = Display(console, len(source), primary.name, primary.minimize, before)

@@ -20,7 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganstudy.storage import location, read_bytes
+from ganstudy.checksums import RESTORE, DamagedFile, has_checksum, is_intact
+from ganstudy.storage import location, read_bytes, write_checked
 
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
@@ -155,7 +156,11 @@ class TrialRecord:
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
         """Read back what `to_json` wrote, bit for bit."""
-        data = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
+        """Build from what the JSON of `to_json` holds."""
         result = data["result"] | {"status": TrialStatus(data["result"]["status"])}
         columns = (data["points"][name] for name in Point._fields)
         return cls(
@@ -353,24 +358,68 @@ def load_results(folder: str | Path) -> Results:
         `Results`; a table that is not there yet is an empty frame.
 
     Raises:
+        DamagedFile: If a table does not fit its checksum.
         FileNotFoundError: If the folder holds no `trials.parquet`.
     """
     folder = location(folder)
     if not (folder / TRIALS).exists():
         raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
-    frames = [_read(folder / TRIALS).to_pandas()]
+    frames = [read_table(folder / TRIALS).to_pandas()]
     for name, schema in SCHEMAS.items():
         path = folder / name
-        found = _read(path) if path.exists() else schema.empty_table()
+        found = read_table(path) if path.exists() else schema.empty_table()
         frames.append(found.to_pandas())
     return Results(*frames)
 
 
 def read_events(folder: Path) -> pd.DataFrame:
-    """Read the table of events of a study's folder; without one it is empty."""
+    """Read the table of events of a study's folder; without one it is empty.
+
+    Raises:
+        DamagedFile: If the table does not fit its checksum.
+    """
     path = folder / EVENTS
-    return (_read(path) if path.exists() else EVENTS_SCHEMA.empty_table()).to_pandas()
+    return (read_table(path) if path.exists() else EVENTS_SCHEMA.empty_table()).to_pandas()
 
 
-def _read(path: Path) -> pa.Table:
-    return pq.read_table(pa.BufferReader(read_bytes(path)))
+def write_table(path: Path, rows: pa.Table) -> None:
+    """Write a parquet table with its checksum, all of it or nothing."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(rows, buffer)
+    write_checked(path, buffer.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a parquet table.
+
+    Raises:
+        DamagedFile: If the table does not fit its checksum, or has none.
+        FileNotFoundError: If it is not there.
+    """
+    return pq.read_table(pa.BufferReader(read_table_bytes(path)))
+
+
+def read_table_bytes(path: Path, *, required: bool = True) -> bytes:
+    """Return all bytes of a parquet file.
+
+    Args:
+        path: The file.
+        required: Whether a table without a checksum is refused; one that a user brings has none.
+
+    Raises:
+        DamagedFile: If the table does not fit its checksum.
+        FileNotFoundError: If it is not there.
+    """
+    content = read_bytes(path)
+    if (required or has_checksum(content)) and not is_intact(path.name, content):
+        raise DamagedFile(path, table_remedy(path))
+    return content
+
+
+def table_remedy(path: Path) -> str:
+    """Return what to do about a damaged table: `resume` writes it from the trials' folders."""
+    return (
+        f"`ganstudy resume {path.parent}` writes it anew"
+        if path.name in (TRIALS, *SCHEMAS)
+        else RESTORE
+    )

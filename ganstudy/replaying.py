@@ -13,9 +13,20 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from ganstudy.measure.events import EventLog, EventsConfig
-from ganstudy.records import EVENTS, EVENTS_SCHEMA, POINTS, POINTS_SCHEMA, Point, event_row, table
+from ganstudy.records import (
+    EVENTS,
+    EVENTS_SCHEMA,
+    POINTS,
+    POINTS_SCHEMA,
+    Point,
+    event_row,
+    read_table,
+    table,
+    table_remedy,
+    write_table,
+)
 from ganstudy.registry import StudyError
-from ganstudy.storage import write_atomically
+from ganstudy.storage import open_checked_table
 from ganstudy.store import StudyFolder
 from ganstudy.study.reading import read_yaml, set_keys
 
@@ -120,7 +131,7 @@ def replayed(points: Path, config: EventsConfig) -> Replay:
 
 def _by_trial(path: Path) -> Iterator[tuple[str, list[Point]]]:
     """Yield trial_id and points of it that stand together, in the order of the table."""
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+    with open_checked_table(path, table_remedy(path)) as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=POINTS_SCHEMA.names):
             columns = (batch.column(name).to_pylist() for name in POINTS_SCHEMA.names)
             for trial_id, rows in groupby(zip(*columns, strict=True), key=itemgetter(0)):
@@ -140,6 +151,7 @@ def replay_study(
     Raises:
         FileExistsError: If `output` is there and is not a replay's table.
         StudyError: If the study has no tables yet.
+        DamagedFile: If one of its tables is damaged.
         OSError: If `output` cannot be written.
     """
     for name in (POINTS, EVENTS):
@@ -148,12 +160,11 @@ def replay_study(
     if output.exists() and not is_replay(output):
         raise FileExistsError(output)
     # The record first: while a study runs, its tables are replaced one after another.
-    with (folder.folder / EVENTS).open("rb") as file:
-        recorded = pq.read_table(file).to_pylist()
+    recorded = read_table(folder.folder / EVENTS).to_pylist()
     replay = replayed(folder.folder / POINTS, config)
     schema = EVENTS_SCHEMA.with_metadata({SETTINGS: json.dumps(config.to_dict()["detectors"])})
     found = table(replay.rows, schema)
-    write_atomically(output, lambda aside: pq.write_table(found, aside))
+    write_table(output, found)
     arms = {row["trial_id"]: row["arm"] for row in folder.read_plan()}
     return replay, compared(recorded, replay.rows, arms)
 

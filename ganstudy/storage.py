@@ -2,21 +2,42 @@
 
 Both are paths with pathlib's methods (a URI's come from universal_pathlib and fsspec). What
 differs is here: writing all of a file or nothing, and making a file that must not be there yet.
+
+Files that results depend on carry a checksum (`ganstudy.checksums`): `write_checked`,
+`write_json` and `write_lines` add it, and their readers raise `DamagedFile` where it does not fit.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
+from ganstudy.checksums import (
+    RESTORE,
+    add_checksum,
+    is_intact,
+    is_intact_table,
+    strip_checksum,
+)
+from ganstudy.checksums import (
+    DamagedFile as DamagedFile,
+)
+
+EDITED = "# edited by hand"
+"""Last line of a `study.yaml` that somebody edited, in place of its checksum."""
 Writer = Callable[[Path], object]
 """Writes one file to the path it is given."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk, or of a user's share of it, that is full."""
 
 
 def location(text: str | Path) -> Path:
@@ -82,21 +103,60 @@ def name_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Writer) -> None:
-    """Let `write` fill a file aside and put it at `path`: all of it or nothing."""
-    if is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            aside = Path(folder) / path.name
-            write(aside)
-            _put(aside, path)
+    """Let `write` fill a file aside and put it at `path`: all of it or nothing.
+
+    Once this returns the file outlives a power failure.
+    """
+    write_together(path.parent, {path.name: write})
+
+
+def write_together(folder: Path, files: Mapping[str, Writer]) -> None:
+    """Write files of one folder, each all of it or nothing.
+
+    Each file is synchronised before its rename, and the folder once after the last: a file that
+    is written after this returns never outlives one of these in a power failure.
+
+    Args:
+        folder: Where they go.
+        files: Name -> what writes the file.
+    """
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory() as place:
+            for name, write in files.items():
+                aside = Path(place) / name
+                write(aside)
+                _put(aside, folder / name)
         return
-    # Not by tempfile: its files are readable by their owner only, and studies are shared.
-    aside = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    for name, write in files.items():
+        # Not by tempfile: its files are readable by their owner only, and studies are shared.
+        aside = folder / f".{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            write(aside)
+            sync(aside)
+            os.replace(aside, folder / name)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: If the disk fails. That a folder cannot be synchronised is no failure.
+    """
     try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _put(source: Path, target: Path) -> None:
@@ -117,9 +177,21 @@ def create(path: Path, text: str) -> None:
         FileExistsError: If it is there.
     """
     if not is_remote(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     with path.open("xb") as file:
         file.write(text.encode())
+    if not is_remote(path):
+        sync(path)
+        sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it; on a disk they outlive a power failure."""
+    remote = is_remote(folder)
+    new = [] if remote else [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        sync(made.parent)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -141,6 +213,111 @@ def read_text(path: Path) -> str:
     return read_bytes(path).decode("utf-8")
 
 
+def write_checked(path: Path, content: bytes) -> None:
+    """Write a file with its checksum, all of it or nothing."""
+    checked = add_checksum(path.name, content)
+    write_atomically(path, lambda aside: aside.write_bytes(checked))
+
+
+def read_checked(path: Path, remedy: str = RESTORE) -> bytes:
+    """Return all bytes of a file, its checksum among them.
+
+    Args:
+        path: The file; its name's suffix tells the format.
+        remedy: What the user can do if it is damaged.
+
+    Raises:
+        DamagedFile: If the file does not fit its checksum, or has none.
+        FileNotFoundError: If it is not there.
+    """
+    content = read_bytes(path)
+    if not is_intact(path.name, content):
+        raise DamagedFile(path, remedy)
+    return content
+
+
+def read_checked_text(path: Path, remedy: str = RESTORE) -> str:
+    """Return a text file without its checksum; see `read_checked`."""
+    return strip_checksum(path.name, read_checked(path, remedy)).decode()
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int | None = 1) -> None:
+    """Write a JSON object with its checksum, all of it or nothing."""
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(kept, indent=indent, sort_keys=indent is not None)
+    write_checked(path, text.encode())
+
+
+def read_json(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
+    """Return a JSON object without its checksum; see `read_checked`."""
+    return parse_json(path, read_checked(path, remedy), remedy)
+
+
+def parse_json(path: Path, content: bytes, remedy: str = RESTORE) -> dict[str, Any]:
+    """Return the object in the verified bytes of the JSON file `path`."""
+    try:
+        found = dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        raise DamagedFile(path, remedy, "is no JSON object") from None
+    found.pop("sha256", None)
+    return found
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON objects, one a line, with a checksum, all of it or nothing."""
+    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    write_checked(path, text.encode())
+
+
+def read_lines(path: Path, remedy: str = RESTORE) -> list[dict[str, Any]]:
+    """Return JSON objects, one a line; see `read_checked`."""
+    text = read_checked_text(path, remedy)
+    try:
+        return [dict(json.loads(line)) for line in text.splitlines()]
+    except (ValueError, TypeError, RecursionError):
+        raise DamagedFile(path, remedy, "holds a line that is no JSON object") from None
+
+
+def write_settings(path: Path, text: str) -> None:
+    """Write a study's resolved settings, `study.yaml`, with their checksum."""
+    write_checked(path, text.encode())
+
+
+def read_settings(path: Path) -> str:
+    """Return the text of the `study.yaml` in a study's folder.
+
+    People may edit it. They say so in its last line, where the checksum was: a file whose end is
+    missing cannot say so.
+
+    Raises:
+        DamagedFile: If it was changed and does not say that it was edited.
+        FileNotFoundError: If it is not there.
+    """
+    content = read_bytes(path)
+    if content.rstrip().endswith(b"\n" + EDITED.encode()):
+        return content.decode()
+    if not is_intact(path.name, content):
+        remedy = f"replace its last line by `{EDITED}` if you edited it, else {RESTORE}"
+        raise DamagedFile(path, remedy, "was edited or damaged")
+    return content.decode()
+
+
+@contextmanager
+def open_checked_table(path: Path, remedy: str = RESTORE) -> Iterator[IO[bytes]]:
+    """Open a verified parquet table, to read it in parts.
+
+    What is verified is what is read: the file stays open in between, so that one that replaces it
+    meanwhile is not seen. An object is fetched first, in one request.
+
+    Raises:
+        DamagedFile: If the table does not fit its checksum, or has none.
+    """
+    with local_copy(path) as copy, copy.open("rb") as file:
+        if not is_intact_table(file):
+            raise DamagedFile(path, remedy)
+        yield file
+
+
 @contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
     """Give a file of this machine with the content of `path`, for libraries that need one."""
@@ -159,3 +336,47 @@ def names_in(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def free_name(path: Path, suffix: str) -> Path:
+    """Return `path` with a suffix that no file beside it has: `.damaged`, `.damaged-2`, ..."""
+    used = set(names_in(path.parent))
+    number, name = 1, f"{path.name}.{suffix}"
+    while name in used:
+        number += 1
+        name = f"{path.name}.{suffix}-{number}"
+    return path.with_name(name)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or a folder."""
+    if is_remote(source):
+        remote = cast(Any, source)
+        remote.fs.mv(remote.path, cast(Any, target).path, recursive=True)
+    else:
+        source.rename(target)
+
+
+def has_no_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(folder: Path, error: BaseException) -> OSError:
+    """Return the error that ends a study whose disk is full, in one line.
+
+    Args:
+        folder: The study's folder.
+        error: What was raised where a file could not be written. From Ray it comes with a
+            traceback before its message.
+    """
+    free = ""
+    if not is_remote(folder):
+        usage = shutil.disk_usage(folder)
+        free = f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free)"
+    message = (str(error).strip().splitlines() or [""])[-1]
+    return OSError(f"the disk is full{free}: {message}")

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import platformdirs
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from ganstudy.checksums import add_checksum
 from ganstudy.lease import Lease
 from ganstudy.provenance import redact
 from ganstudy.records import (
@@ -44,15 +44,27 @@ from ganstudy.records import (
     event_row,
     table,
     trials_schema,
+    write_table,
 )
 from ganstudy.storage import (
+    DamagedFile,
     Writer,
     create,
+    free_name,
     is_remote,
+    make_folder,
     names_in,
+    read_bytes,
+    read_checked_text,
+    read_json,
+    read_lines,
     read_text,
-    write_atomically,
+    rename,
+    write_checked,
+    write_json,
+    write_lines,
     write_text,
+    write_together,
 )
 
 BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
@@ -66,6 +78,11 @@ UNBEGUN = {
 }  # fmt: skip
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
+DAMAGED = "damaged"
+"""Suffix of the name of a damaged file or attempt, which is kept and read no more."""
+DAMAGED_ATTEMPT = re.compile(rf"attempt-(\d+)\.{DAMAGED}(-\d+)?")
+DAMAGE = "damage.txt"
+"""In the folder of a damaged attempt: what is wrong with it."""
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
 """What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
@@ -95,6 +112,11 @@ def reason_of(traceback: str) -> str:
     return f"out of memory ({where}): {line}"
 
 
+def resume_remedy(study: Path) -> str:
+    """Return the remedy for a damaged file of a study that can be made again."""
+    return f"`ganstudy resume {study}` repairs it"
+
+
 class Attempt:
     """One process's try at a trial: the only folder that the process writes."""
 
@@ -107,9 +129,8 @@ class Attempt:
 
         Killed at any moment, the attempt holds either the old record with its files or the new.
         """
-        for name, write in files.items():
-            write_atomically(self.folder / name, write)
-        write_text(self.folder / RECORD, record.to_json())
+        write_together(self.folder, files)
+        write_checked(self.folder / RECORD, record.to_json().encode())
         kept = {BEGUN, RECORD, TRACEBACK, *record.files.values()}
         for name in set(names_in(self.folder)) - kept:
             (self.folder / name).unlink(missing_ok=True)
@@ -117,7 +138,8 @@ class Attempt:
     def claim(self) -> bool:
         """Claim, once finished, to be the attempt that counts; whether none had done so before."""
         try:
-            create(self.folder.parent / FINISHED_BY, self.folder.name)
+            name = add_checksum(FINISHED_BY, self.folder.name.encode()).decode()
+            create(self.folder.parent / FINISHED_BY, name)
         except FileExistsError:
             return False
         return True
@@ -138,16 +160,47 @@ class Attempt:
     def error(self) -> str:
         """Return the traceback of this attempt, empty if it noted none."""
         try:
-            return read_text(self.folder / TRACEBACK)
+            # For people: no number comes of it, and a damaged one still says most.
+            return read_bytes(self.folder / TRACEBACK).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
 
     def read(self) -> TrialRecord | None:
-        """Return the record, or None where nothing was recorded yet."""
+        """Return the record, or None where nothing was recorded yet.
+
+        Raises:
+            DamagedFile: If it does not fit its checksum, or is no record.
+        """
+        path, remedy = self.folder / RECORD, self.remedy
         try:
-            return TrialRecord.from_json(read_text(self.folder / RECORD))
+            return TrialRecord.from_dict(read_json(path, remedy))
         except FileNotFoundError:
             return None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DamagedFile(path, remedy, f"is no record ({error!r})") from None
+
+    def read_file(self, path: Path, read: Callable[[Path, str], Read]) -> Read:
+        """Return what `read` reads from a file that the record names.
+
+        Raises:
+            DamagedFile: If the file is missing, or damaged.
+        """
+        try:
+            return read(path, self.remedy)
+        except FileNotFoundError:
+            raise DamagedFile(path, self.remedy, "is missing") from None
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged file of this attempt."""
+        return f"`ganstudy resume {TrialFolder(self.folder.parent).study}` runs the trial again"
+
+    def set_aside(self, problem: str) -> Path:
+        """Keep the attempt under a name that nobody reads, with the reason; return its folder."""
+        target = free_name(self.folder, DAMAGED)
+        write_text(self.folder / DAMAGE, f"{problem}\n")
+        rename(self.folder, target)
+        return target
 
 
 class TrialFolder:
@@ -180,21 +233,56 @@ class TrialFolder:
 
     def _finished_by(self) -> str:
         try:
-            return read_text(self.folder / FINISHED_BY)
-        except FileNotFoundError:
+            return read_checked_text(self.folder / FINISHED_BY)
+        except (FileNotFoundError, DamagedFile):  # it only breaks a tie
             return ""
 
     def new_attempt(self) -> Attempt:
         """Begin the next attempt; two processes never get the same one."""
-        number = len(self.attempts())
+        # The number of a damaged attempt stays taken: an orphan may still write there.
+        names = names_in(self.folder)
+        number = sum(bool(ATTEMPT.fullmatch(n) or DAMAGED_ATTEMPT.fullmatch(n)) for n in names)
         while True:
             number += 1
             folder = self.folder / f"attempt-{number}"
+            if any(name.startswith(f"{folder.name}.{DAMAGED}") for name in names):
+                continue
             try:
                 create(folder / BEGUN, "")
             except FileExistsError:
                 continue
             return Attempt(folder)
+
+    def latest_whole(self) -> tuple[Attempt, TrialRecord] | None:
+        """Return `latest` after setting aside the attempts whose records are damaged."""
+        while True:
+            try:
+                return self.latest()
+            except DamagedFile as damage:
+                if self.set_aside(damage) is None:
+                    raise
+
+    def damages(self) -> dict[str, str]:
+        """Return the damaged attempts: name of the folder that keeps it -> what is damaged."""
+        names = [name for name in names_in(self.folder) if DAMAGED_ATTEMPT.fullmatch(name)]
+        return {name: self._damage(name) for name in sorted(names)}
+
+    def _damage(self, name: str) -> str:
+        try:
+            return read_text(self.folder / name / DAMAGE).strip()
+        except (FileNotFoundError, ValueError):
+            return "damaged"
+
+    def set_aside(self, damage: DamagedFile) -> Path | None:
+        """Set aside the attempt that holds a damaged file, so that the trial is tried again.
+
+        Returns:
+            The folder that keeps the attempt, None if the file is in none of the attempts.
+        """
+        for attempt in self.attempts():
+            if str(damage.path).startswith(f"{attempt.folder}/"):
+                return attempt.set_aside(str(damage))
+        return None
 
     def fail(self, otherwise: str) -> str:
         """Note, as the driver, that the trial failed for good; its rows so far stay.
@@ -213,23 +301,31 @@ class TrialFolder:
 
     def _note(self, name: str, content: Mapping[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / name, json.dumps(dict(content)))
+        write_json(self.folder / name, content)
 
     def error(self) -> str:
         """Return the traceback of the newest attempt, empty if its process noted none."""
         attempts = self.attempts()
         return attempts[-1].error() if attempts else ""
 
+    def set_note_aside(self, name: str) -> Path:
+        """Keep a damaged note of the driver under a name that nobody reads; return the path."""
+        target = free_name(self.folder / name, DAMAGED)
+        rename(self.folder / name, target)
+        return target
+
     def forgive(self) -> None:
         """Forget that the trial failed, so that it is tried again."""
         (self.folder / FAILURE).unlink(missing_ok=True)
 
-    def _told(self, name: str) -> str | None:
+    def read_reason(self, name: str) -> str | None:
         """Return the reason that the driver gave for the trial's end, or None."""
         try:
-            return str(json.loads(read_text(self.folder / name))["reason"])
+            return str(read_json(self.folder / name)["reason"])
         except FileNotFoundError:
             return None
+        except (KeyError, DamagedFile):
+            raise DamagedFile(self.folder / name, resume_remedy(self.study)) from None
 
     def standing(self, result: TrialResult, running: bool) -> tuple[TrialStatus, str]:
         """Return how the trial stands, and why.
@@ -240,9 +336,9 @@ class TrialFolder:
         """
         if result.status.finished:
             return result.status, result.reason
-        if (failure := self._told(FAILURE)) is not None:
+        if (failure := self.read_reason(FAILURE)) is not None:
             return TrialStatus.FAILED, failure
-        if (rule := self._told(STOP)) is not None:
+        if (rule := self.read_reason(STOP)) is not None:
             return TrialStatus.STOPPED, rule
         if result.status is TrialStatus.RUNNING and not running:
             return TrialStatus.INTERRUPTED, result.reason
@@ -261,10 +357,6 @@ class Collected(NamedTuple):
     trials: list[dict[str, Any]]
     points: dict[str, list[Any]]
     events: list[dict[str, Any]]
-
-
-def _lines(identities: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(identity, sort_keys=True) + "\n" for identity in identities)
 
 
 class StudyFolder:
@@ -298,7 +390,7 @@ class StudyFolder:
             self.lock()  # it may be about to begin
         for name in found - {"trials", "driver.lock"}:
             (self.folder / name).unlink()
-        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder / "trials")
 
     def lock(self) -> None:
         """Become the study's only driver until the process ends; once is enough.
@@ -313,6 +405,11 @@ class StudyFolder:
             self._locked = True
         except Timeout:
             raise BlockingIOError(f"another process is running the study {self.folder}") from None
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object keeps other drivers out."""
+        return self._locked
 
     def unlock(self) -> None:
         """Let others drive."""
@@ -352,32 +449,69 @@ class StudyFolder:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(read, items))
 
-    def write_json(self, name: str, content: object) -> None:
-        """Write one JSON file of the study, all of it or nothing."""
-        write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True))
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one JSON file of the study with its checksum, all of it or nothing."""
+        write_json(self.folder / name, content)
 
-    def read_json(self, name: str) -> Any:
-        """Read one JSON file of the study."""
-        return json.loads(read_text(self.folder / name))
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read one JSON file of the study.
+
+        Raises:
+            DamagedFile: If it does not fit its checksum, or has none.
+            FileNotFoundError: If it is not there.
+        """
+        return read_json(self.folder / name, resume_remedy(self.folder))
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
-        write_text(self.folder / "plan.jsonl", _lines(plan))
+        write_lines(self.folder / "plan.jsonl", plan)
 
     def append_plan(self, identities: Iterable[Mapping[str, Any]]) -> None:
         """Add trials to the plan: an adaptive search does not know its trials beforehand."""
         # Written anew as a whole: an object store cannot append, and a kill leaves no half line.
         path = self.folder / "plan.jsonl"
-        write_text(path, read_text(path) + _lines(identities))
+        added = "".join(json.dumps(row, sort_keys=True) + "\n" for row in identities)
+        write_checked(path, (read_checked_text(path) + added).encode())
 
     def read_plan(self) -> list[dict[str, Any]]:
-        """Return who the trials are, in the order of the plan."""
-        text = read_text(self.folder / "plan.jsonl")
-        return [json.loads(line) for line in text.splitlines()]
+        """Return who the trials are, in the order of the plan.
+
+        Raises:
+            DamagedFile: If the plan is missing, does not fit its checksum, or has none.
+        """
+        path, remedy = self.folder / "plan.jsonl", resume_remedy(self.folder)
+        try:
+            return read_lines(path, remedy)
+        except FileNotFoundError:
+            raise DamagedFile(path, remedy, "is missing") from None
+
+    def damages(self) -> dict[Path, str]:
+        """Return the damaged attempts of all trials: folder that keeps it -> what is damaged."""
+        trials = names_in(self.folder / "trials")
+        found = self._each(lambda trial: self.trial(trial).damages(), trials)
+        return {
+            self.trial(trial).folder / name: damage
+            for trial, damages in zip(trials, found, strict=True)
+            for name, damage in damages.items()
+        }
+
+    def set_attempt_aside(self, damage: DamagedFile) -> Path | None:
+        """Set aside the attempt that holds a damaged file; None if no attempt holds it."""
+        prefix = f"{self.folder / 'trials'}/"
+        if not str(damage.path).startswith(prefix):
+            return None
+        trial_id = str(damage.path).removeprefix(prefix).partition("/")[0]
+        return self.trial(trial_id).set_aside(damage)
+
+    def set_aside(self, name: str) -> Path:
+        """Keep a damaged file under a name that nobody reads; return where it lies now."""
+        target = free_name(self.folder / name, DAMAGED)
+        rename(self.folder / name, target)
+        return target
 
     def write_table(self, name: str, rows: pa.Table) -> None:
-        """Write one parquet table, all of it or nothing."""
-        write_atomically(self.folder / name, lambda aside: pq.write_table(rows, aside))
+        """Write one parquet table with its checksum, all of it or nothing."""
+        write_table(self.folder / name, rows)
 
     def write_reported(self, scores: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
         """Write scores and curves of the arms' best generators on the report split."""

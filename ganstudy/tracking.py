@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus
-from ganstudy.storage import local_copy, name_of
+from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus, table_remedy
+from ganstudy.storage import local_copy, name_of, open_checked_table
 
 ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -157,9 +157,11 @@ class Tracker:
             trial_id = row["trial_id"]
             self._sync_trial(row, points.get(trial_id), events.get(trial_id), running)
         if not running:
-            self._attach_study()
             done = trials["status"].map(lambda s: TrialStatus(s).finished).all()
-            self._client.set_terminated(self._parent.run_id, "FINISHED" if done else "KILLED")
+            try:
+                self._attach_study()
+            finally:
+                self._client.set_terminated(self._parent.run_id, "FINISHED" if done else "KILLED")
 
     def experiment_url(self) -> str:
         """Return the part of the web address that opens this study's experiment.
@@ -179,7 +181,8 @@ class Tracker:
     def _table(self, name: str, trial_ids: Sequence[str] | None = None) -> pd.DataFrame:
         """Read a table, or its rows of some trials only."""
         chosen = None if trial_ids is None else pc.field("trial_id").isin(trial_ids)
-        with (self.folder / name).open("rb") as file:
+        path = self.folder / name
+        with open_checked_table(path, table_remedy(path)) as file:
             return pq.read_table(file, filters=chosen).to_pandas()
 
     def _rows(self, name: str, trial_ids: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -285,10 +288,12 @@ class Tracker:
         self._log(run.run_id, metrics, params, tags)
         run.begun, run.synced, run.status = True, synced, str(status)
         if status.finished or not running:
-            for column in ARTIFACTS:
-                self._upload(run, row[column], "samples")
             ended = int((row["started_at"] + row["seconds"]) * 1000) if row["seconds"] else None
-            self._client.set_terminated(run.run_id, RUN_STATUS.get(status, "KILLED"), ended)
+            try:
+                for column in ARTIFACTS:
+                    self._upload(run, row[column], "samples")
+            finally:  # a file that cannot be sent leaves no run open
+                self._client.set_terminated(run.run_id, RUN_STATUS.get(status, "KILLED"), ended)
             run.ended = True
         elif run.ended:  # resumed
             self._client.update_run(run.run_id, status="RUNNING")
@@ -332,7 +337,8 @@ class Tracker:
         """Put a file of the study, if `name` is one, among a run's artifacts."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        if isinstance(name, str):
+        # A picture that is missing is no reason to leave the study's runs open.
+        if isinstance(name, str) and (self.folder / name).exists():
             with local_copy(self.folder / name) as path:
                 # Not by the client, which would ask for the run first.
                 get_artifact_repository(run.artifacts, self.uri).log_artifact(str(path), below)

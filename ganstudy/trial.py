@@ -25,6 +25,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ganstudy.checksums import add_checksum
 from ganstudy.gan.config import TrainConfig
 from ganstudy.gan.trainer import GanTrainer, NetworkTrainer, Trainer, build_trainer
 from ganstudy.measure.events import EventLog, EventsConfig, names
@@ -49,7 +50,7 @@ from ganstudy.records import (
     TrialResult,
     TrialStatus,
 )
-from ganstudy.storage import Writer, read_bytes, read_text, store_errors
+from ganstudy.storage import DamagedFile, Writer, read_checked, read_json, store_errors
 from ganstudy.store import Attempt, TrialFolder
 
 READ_EVERY = 25
@@ -164,9 +165,14 @@ class TrialSpec:
 
     @classmethod
     def load(cls, path: Path) -> TrialSpec:
-        """Read a `trial.json`: `runs/STUDY/trials/TRIAL/attempt-N/trial.json`."""
+        """Read a `trial.json`: `runs/STUDY/trials/TRIAL/attempt-N/trial.json`.
+
+        Raises:
+            DamagedFile: If it does not fit its checksum, or has none.
+        """
         study = TrialFolder(path.parent.parent).study
-        return cls.from_dict(resolve_paths(json.loads(read_text(path)), study))
+        config = read_json(path, Attempt(path.parent).remedy)
+        return cls.from_dict(resolve_paths(config, study))
 
 
 class Heartbeat(NamedTuple):
@@ -206,7 +212,7 @@ def trial_steps(
     spec: TrialSpec, folder: TrialFolder, trainer: Trainer | None = None
 ) -> Iterator[Heartbeat]:
     """Yield a heartbeat after every evaluation, when all rows so far are on disk."""
-    latest = folder.latest()
+    latest = folder.latest_whole()
     record = latest[1] if latest is not None else TrialRecord(TrialResult(TrialStatus.PENDING))
     status, _ = folder.standing(record.result, running=True)
     if status.finished:
@@ -218,7 +224,7 @@ def trial_steps(
     threadpool_limits(max(1, spec.cpu), user_api="blas")
     attempt = folder.new_attempt()
     try:
-        run = TrialRun(spec, attempt, latest, trainer or build_trainer(spec.train, spec.device))
+        run = _begin_run(spec, folder, attempt, trainer or build_trainer(spec.train, spec.device))
         while not run.record.result.status.finished:
             yield _beat(spec, run.step())
     except Exception:
@@ -226,6 +232,22 @@ def trial_steps(
         with contextlib.suppress(*store_errors()):
             attempt.note_error(traceback.format_exc())
         raise
+
+
+def _begin_run(
+    spec: TrialSpec, folder: TrialFolder, attempt: Attempt, trainer: Trainer
+) -> TrialRun:
+    """Take up the trial where its latest whole attempt left it.
+
+    Results are deterministic: what a damaged attempt held comes out again, so the attempt is set
+    aside, and an earlier one, or the beginning, takes its place.
+    """
+    while True:
+        try:
+            return TrialRun(spec, attempt, folder.latest(), trainer)
+        except DamagedFile as damage:
+            if folder.set_aside(damage) is None:
+                raise
 
 
 def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
@@ -274,9 +296,9 @@ class TrialRun:
         self.record = record
         self.log.update(record.points)
         files = {role: attempt.folder / name for role, name in record.files.items()}
-        self.trainer.load_state_dict(read_torch(files["state"]))
+        self.trainer.load_state_dict(attempt.read_file(files["state"], read_torch))
         for path in files.values():
-            content = read_bytes(path)
+            content = attempt.read_file(path, read_checked)  # what is damaged is not handed on
             self._kept[path.name] = partial(_write_bytes, content=content)
 
     def step(self) -> TrialRecord:
@@ -419,20 +441,22 @@ class TrialRun:
         best_at = best_checkpoint(all_points, spec.primary)
         files = dict(self.record.files)
         new: dict[str, Writer] = {}
-        grid = partial(_write_bytes, content=sample_grid(images))
+        grid = add_checksum("grid.png", sample_grid(images))
         files["config"] = "trial.json"
         stored = store_paths(spec.to_dict(), TrialFolder(self.attempt.folder.parent).study)
         config = json.dumps(stored, indent=1, sort_keys=True).encode()
+        config = add_checksum(files["config"], config)
         new[files["config"]] = partial(_write_bytes, content=config)
         files["samples"] = f"samples-{at:07d}.png"
-        new[files["samples"]] = grid
+        new[files["samples"]] = partial(_write_bytes, content=grid)
         if isinstance(self.trainer, NetworkTrainer):
             files["generator_last"] = f"generator-{at:07d}.pt"
             weights = self.trainer.generator_state_dict()
             new[files["generator_last"]] = partial(write_torch, content=weights)
         for role, look in self._evidence.items():
             files[role] = f"{role}-{look.at:07d}.png"
-            new[files[role]] = partial(_write_bytes, content=sample_grid(look.images))
+            picture = add_checksum(files[role], sample_grid(look.images))
+            new[files[role]] = partial(_write_bytes, content=picture)
         self._evidence = {}
         if best_at == at:
             files["samples_best"] = files["samples"]

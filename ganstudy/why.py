@@ -6,7 +6,6 @@ Reads the trial folders of a study, which may be running, and changes nothing.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ganstudy.records import (
     TrialStatus,
 )
 from ganstudy.registry import StudyError
+from ganstudy.storage import read_json
 from ganstudy.store import Attempt, StudyFolder, last_line
 from ganstudy.study.outcomes import OUTCOMES, OutcomeRule, score_record
 from ganstudy.study.reading import read_yaml
@@ -252,7 +252,7 @@ def story(folder: StudyFolder, name: str) -> Story:
 def _budget(attempt: Attempt | None, record: TrialRecord) -> int | None:
     if attempt is None or "config" not in record.files:
         return None
-    config = json.loads((attempt.folder / record.files["config"]).read_text(encoding="utf-8"))
+    config = read_json(attempt.folder / record.files["config"], attempt.remedy)
     return int(config["train"]["discriminator_updates"])
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from ganstudy.checksums import add_checksum
+
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {
     "study": "tiny",
@@ -84,6 +86,11 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
     with path.open("w", encoding="utf-8") as file:
         YAML().dump(dict(content), file)
     return path
+
+
+def seal(path: Path) -> None:
+    """Give a file of a study that a test wrote the checksum that it lacks."""
+    path.write_bytes(add_checksum(path.name, path.read_bytes()))
 
 
 def ganstudy(*arguments: object) -> list[str]:

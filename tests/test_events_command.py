@@ -23,7 +23,7 @@ from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
 from ganstudy.traces import read_traces, run_events
 from ganstudy.trial import run_trial
-from tests.conftest import ROOT, TINY, ganstudy
+from tests.conftest import ROOT, TINY, ganstudy, seal
 
 cli = CliRunner()
 HEADER = "run,kind,onset,detected,ended,severity"
@@ -58,6 +58,7 @@ def study(tmp_path_factory):
     folder.write_plan(trial.identity() for trial in plan(spec))
     with (folder.folder / "study.yaml").open("w") as file:
         YAML().dump(spec.resolved(), file)
+    seal(folder.folder / "study.yaml")
     for trial in plan(spec):
         run_trial(trial, folder.trial(trial.trial_id))
     folder.compact()

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"exits", "registry", "records", "provenance", "storage"},
+    {"checksums", "exits", "registry", "records", "provenance", "storage"},
     {"lease", "store", "tracking"},
     {"gan"},
     {"measure"},

@@ -23,6 +23,7 @@ from ganstudy.registry import StudyError
 from ganstudy.store import StudyFolder
 from ganstudy.study.space import parse_distribution
 from ganstudy.why import PROBE, Curve, differences, resolve, story, unlike
+from tests.conftest import seal
 
 cli = CliRunner()
 SCORE = "fd_small_cnn_1k"
@@ -52,6 +53,7 @@ class Made:
         with (folder / "study.yaml").open("w") as file:
             comparison = {"failures": ["mode_collapse"]} | rule
             YAML().dump({"study": "made", "arms": settings, "judgement": comparison}, file)
+        seal(folder / "study.yaml")
         self.study.write_json("protocol.json", {"primary": SCORE, "minimize": True})
         self.study.write_plan([])
 

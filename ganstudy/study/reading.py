@@ -10,7 +10,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.registry import StudyError, unknown
+from ganstudy.storage import read_settings
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -24,12 +26,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML 1.2 mapping safely: tags are refused, never executed.
 
     Raises:
+        DamagedFile: If it is that of a study's folder and was changed: see `read_settings`.
         StudyError: For a file that cannot be read, is not UTF-8 or is not a YAML mapping.
     """
     yaml = YAML(typ="safe", pure=True)
     data: object
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"))
+        data = yaml.load(_text_of(path))
+    except DamagedFile:
+        raise
     except OSError as error:
         raise StudyError("", f"cannot read the file: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -45,6 +50,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise StudyError("", "a study is a mapping that begins with `study: NAME`")
     return data
+
+
+def _text_of(path: Path) -> str:
+    """Return the file's text; that of a study's folder has to fit its checksum."""
+    own = ("provenance.json", "plan.jsonl")
+    if path.name == "study.yaml" and any((path.parent / name).exists() for name in own):
+        return read_settings(path)
+    return path.read_text(encoding="utf-8")
 
 
 def _line(error: Exception) -> str:

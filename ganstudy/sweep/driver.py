@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +27,8 @@ from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import provenance, redact
 from ganstudy.records import read_events
-from ganstudy.storage import write_text
-from ganstudy.store import COMPONENTS, StudyFolder
+from ganstudy.storage import DamagedFile, write_settings
+from ganstudy.store import COMPONENTS, Attempt, StudyFolder
 from ganstudy.study.checks import notes
 from ganstudy.study.components import components
 from ganstudy.study.judgement import fixed, rejudged
@@ -61,6 +61,8 @@ class Run:
     """What went wrong without ending the study, in words."""
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by what the driver did, kept in phases.json."""
+    tracking_open: bool = False
+    """Whether MLflow may hold runs that this call opened and has not ended."""
 
     def __post_init__(self) -> None:
         """Have a recorder at hand."""
@@ -97,7 +99,7 @@ class Run:
             self.folder.write_plan([])
         text = io.StringIO()
         YAML().dump(store_paths(self.spec.resolved(), self.folder.folder), text)
-        write_text(self.folder.folder / "study.yaml", text.getvalue())
+        write_settings(self.folder.folder / "study.yaml", text.getvalue())
 
     def _judgement(self) -> dict[str, Any]:
         return fixed(self.spec.judged_by, self.spec.configs, len(self.spec.design.seeds))
@@ -121,6 +123,7 @@ class Run:
         if len(source):
             self._warn_of_score(display)
         self.recorder.say = display.say
+        self.tracking_open = True
         with self.phase("execute"), self.recorder:
             self._execute(display, source)
 
@@ -148,6 +151,17 @@ class Run:
             os._exit(CLUSTER_LOST)
 
         ray_tune.execute(source, self.folder, display, self.spec, self.address, lost)
+
+    def close(self) -> None:
+        """End MLflow's runs after an error, as far as the store and the tables allow."""
+        if not self.tracking_open:
+            return
+        with suppress(Exception):
+            self.recorder.rest()
+        with suppress(Exception):
+            self.folder.compact()
+        with suppress(Exception):
+            self.track()
 
     def _keep(self) -> None:
         """Write tables and bring MLflow up to date, without the cluster; let others drive."""
@@ -180,6 +194,7 @@ class Run:
         """Bring MLflow up to date; a store that is away is noted, never raised."""
         with self.phase("track"):
             self.recorder.finish()
+        self.tracking_open = False
         self.notes += self.recorder.notes
 
 
@@ -228,8 +243,8 @@ def prepare(spec: StudySpec, folder: StudyFolder) -> None:
         "scores": scores | judge.raw_protocol(scores),
         "notes": notes(spec),
     }
-    known = folder.folder / "protocol.json"
-    if known.exists():  # what was told of the best generators is told until it is told anew
+    # What was told of the best generators is told until it is told anew.
+    with suppress(FileNotFoundError, DamagedFile):
         protocol["reported"] = folder.read_json("protocol.json").get("reported", {})
     folder.write_json("protocol.json", protocol)
 
@@ -325,7 +340,8 @@ def _report_trial(
     checkpoint = spec.judgement.checkpoint
     at_update = trial["best_at" if checkpoint == "best" else "discriminator_updates"]
     trainer = build_trainer(_spec_of(spec, trial).train)
-    weights = read_torch(folder.folder / trial[f"generator_{checkpoint}"])
+    path = folder.folder / trial[f"generator_{checkpoint}"]
+    weights = Attempt(path.parent).read_file(path, read_torch)
     trainer.load_generator_state_dict(weights)
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ganstudy.storage import full_disk, has_no_space
 from ganstudy.store import StudyFolder, reason_of
 from ganstudy.sweep.source import Observer, Source
 from ganstudy.trial import TrialSpec, run_trial
@@ -21,6 +22,8 @@ def _run(trial: TrialSpec, folder: StudyFolder, observer: Observer, retries: int
         try:
             run_trial(trial, trial_folder, observer.beat)
         except Exception as error:
+            if has_no_space(error):  # every other attempt would end like this one
+                raise full_disk(folder.folder, error) from error
             reason = f"{type(error).__name__}: {error}"
             if attempt < retries:
                 observer.retried(trial, reason_of(reason))

@@ -32,7 +32,7 @@ from ganstudy.measure.sanity import (
 )
 from ganstudy.records import TrialStatus
 from ganstudy.registry import StudyError
-from ganstudy.store import StudyFolder
+from ganstudy.store import Attempt, StudyFolder
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep.driver import prepare
 from ganstudy.trial import TrialSpec
@@ -239,5 +239,5 @@ def best_images(folder: StudyFolder, trial: Row, n: int, noise: torch.Generator)
     """Return n images of the best checkpoint of a trial, a row of trials.parquet."""
     trainer = build_trainer(TrialSpec.load(folder.folder / trial["config"]).train)
     path = folder.folder / trial["generator_best"]
-    trainer.load_generator_state_dict(read_torch(path))
+    trainer.load_generator_state_dict(read_torch(path, Attempt(path.parent).remedy))
     return trainer.sample(n, noise)

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from ganstudy.records import Event, Point, TrialRecord, TrialResult, TrialStatus
 from ganstudy.store import StudyFolder
+from tests.conftest import seal
 
 SCORE = "fd_small_cnn_1k"
 SPACE = {"generator_optimizer.lr": {"uniform": [0, 1]}}
@@ -39,6 +40,7 @@ def writer(place: Path) -> Callable[..., Path]:
         } | settings  # fmt: skip
         with (folder.folder / "study.yaml").open("w") as file:
             YAML().dump(resolved, file)
+        seal(folder.folder / "study.yaml")
         folder.write_json("provenance.json", PROVENANCE)
         score = {"metric": {"name": "frechet_distance"}, "direction": "minimize", "floor": 2.0}
         score |= {"features": {"name": "small_cnn"}, "features_hash": "abc", "dimension": 64}

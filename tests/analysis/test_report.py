@@ -19,6 +19,7 @@ from analysis.tables import Study
 from analysis.training import training_curves_data
 from analysis.verdict import comparisons, verdict
 from ganstudy.records import TrialStatus
+from ganstudy.storage import write_json
 from ganstudy.store import StudyFolder
 
 INF = math.inf
@@ -165,7 +166,7 @@ def test_notes_stand_in_the_report(synthetic):
     folder = synthetic({"a": [1.0, 2.0]})
     protocol = json.loads((folder / "protocol.json").read_text())
     note = "vae: vae has no discriminator: its budget <is> counted"
-    (folder / "protocol.json").write_text(json.dumps(protocol | {"notes": [note]}))
+    write_json(folder / "protocol.json", protocol | {"notes": [note]})
     assert "its budget &lt;is&gt; counted" in render(Study.load(folder))
 
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import json
-
 from analysis.report import render
 from analysis.reported import curves_data, curves_figure, score_rows, what_is_better
 from analysis.tables import Study
+from ganstudy.storage import read_json, write_json
 from ganstudy.store import StudyFolder
 from tests.analysis.conftest import SCORE
 
@@ -28,7 +27,7 @@ def told(folder, arms=("a", "b")) -> Study:
     how = {"direction": "minimize", "features": {"name": "lite0"}, "features_hash": "abc"}
     how |= {"features_facts": {"experimental": "yes"}, "dimension": 1280, "floor": 1.25}
     how |= {"n_generated": 1000, "n_real": 900, "split": "report", "resize": "bilinear to 64 px"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"reported": {"kd_lite0_1k": how}}))
+    write_json(path, read_json(path) | {"reported": {"kd_lite0_1k": how}})
     return Study.load(folder)
 
 

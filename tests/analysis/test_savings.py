@@ -27,6 +27,7 @@ from ganstudy.study.plan import plan
 from ganstudy.study.spec import parse_study
 from ganstudy.sweep.driver import Run, prepare
 from ganstudy.trial import run_trial
+from tests.conftest import seal
 
 INF = math.inf
 SCORE = "fd"
@@ -454,6 +455,7 @@ def folder_without_rules(folder: Path) -> Path:
     """Take all evaluations but the first from a study."""
     points = load_results(folder).points
     points[points["discriminator_updates"] == 0].to_parquet(folder / "points.parquet")
+    seal(folder / "points.parquet")
     return folder
 
 

@@ -15,6 +15,7 @@ from analysis.report import render
 from analysis.tables import Study, Tables
 from analysis.verdict import comparisons
 from ganstudy.records import judgement_hash
+from ganstudy.storage import write_json
 from tests.analysis.conftest import SCORE
 
 INF = math.inf
@@ -31,7 +32,7 @@ def fixed(folder, rule) -> None:
     path = folder / "provenance.json"
     made = json.loads(path.read_text())
     said = {"fixed_at": "2026-01-01T00:00:00+00:00", "hash": judgement_hash(rule), "rule": rule}
-    path.write_text(json.dumps(made | {"judgement": said}))
+    write_json(path, made | {"judgement": said})
 
 
 def test_what_was_fixed_is_told_and_a_change_is_seen(synthetic):

@@ -13,6 +13,7 @@ from analysis.report import render
 from analysis.score_validity import score_facts
 from analysis.tables import Study
 from ganstudy.records import REPORTED_SCHEMA, table
+from ganstudy.storage import write_json
 from ganstudy.store import StudyFolder
 from ganstudy.study.score_validity import Measured, find_doubts
 from tests.analysis.conftest import SCORE
@@ -33,7 +34,7 @@ def report(folder, smudges: tuple[float, float], shapes: tuple[float, float]) ->
     protocol = json.loads((folder / "protocol.json").read_text())
     how = protocol["scores"][SCORE] | {"split": "report", "floor_standard_error": 0.1}
     told = protocol | {"reported": {SCORE: how, JUDGE: how}}
-    (folder / "protocol.json").write_text(json.dumps(told))
+    write_json(folder / "protocol.json", told)
 
 
 def test_a_study_without_findings_has_no_warning(synthetic):

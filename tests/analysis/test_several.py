@@ -14,6 +14,7 @@ from analysis.several.shared import no_sample
 from analysis.tables import Study
 from ganstudy.records import judgement_hash
 from tests.analysis.conftest import SPACE
+from tests.conftest import seal
 
 INF = math.inf
 
@@ -115,6 +116,7 @@ def test_the_overview_counts_as_the_studies_own_tables_do(synthetic):
     table = pd.read_parquet(folder / "trials.parquet")
     table.loc[2, "config_id"] = "default"  # it failed, and is no draw
     table.to_parquet(folder / "trials.parquet")
+    seal(folder / "trials.parquet")
     pair = [Study.load(folder), made(synthetic, "y", {"a": [1.0]})]
     overview = several.overview(several.names(pair)).parts[0].data
     assert overview[["trials", "counted", "failed"]].to_numpy().tolist() == [[3, 2, 0], [1, 1, 0]]

@@ -14,6 +14,7 @@ from ganstudy.records import Event, load_results
 from ganstudy.store import StudyFolder
 from ganstudy.study.outcomes import ScoreRule
 from tests.analysis.conftest import SCORE
+from tests.conftest import seal
 
 INF = math.inf
 
@@ -105,6 +106,7 @@ def test_a_table_of_an_older_version_is_completed_and_said_to_be(synthetic):
     trials = pd.read_parquet(folder / "trials.parquet")
     older = trials.drop(columns=["samples", "samples_best", "threads", "started_at"])
     older.to_parquet(folder / "trials.parquet")
+    seal(folder / "trials.parquet")
     page = render(Study.load(folder))
     assert "has no column started_at, threads, samples, samples_best" in page
 
@@ -115,6 +117,7 @@ def test_columns_of_a_newer_version_change_nothing(synthetic):
     trials = pd.read_parquet(folder / "trials.parquet")
     trials["of_the_future"] = "?"
     trials.to_parquet(folder / "trials.parquet")
+    seal(folder / "trials.parquet")
     assert render(Study.load(folder)) == before
 
 
@@ -165,6 +168,7 @@ def test_a_column_that_another_version_did_not_write_is_said_to_be_missing(
     folder = synthetic({"a": [1.0, 2.0, INF, INF], "b": [3.0, 4.0, 5.0, INF]})
     file = folder / f"{table}.parquet"
     pd.read_parquet(file).drop(columns=column).to_parquet(file)
+    seal(file)
     study = Study.load(folder)
     assert getattr(study.results, table)[column].isin(["", math.nan]).all()
     assert f"{table}.parquet has no column {column}" in render(study)

@@ -318,8 +318,14 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # in an array it is of a pixel or a label
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("name", ["train.images.npy", "report.labels.npy", INDEX])
-@pytest.mark.parametrize("damage", [truncate, empty, lambda path: path.unlink()])
+@pytest.mark.parametrize("damage", [truncate, empty, flip, lambda path: path.unlink()])
 def test_a_damaged_cache_is_made_anew(cache, name, damage):
     open_anew(Counted())
     (folder,) = cache.iterdir()

@@ -17,6 +17,7 @@ from ganstudy.cli import app
 from ganstudy.preview import preview
 from ganstudy.records import judgement_hash
 from ganstudy.registry import StudyError
+from ganstudy.storage import EDITED
 from ganstudy.store import StudyFolder
 from ganstudy.study.judgement import largest_k, rejudged
 from ganstudy.study.plan import planned
@@ -159,7 +160,8 @@ def edit(folder, **judgement):
     for key, (old, new) in judgement.items():
         assert f"{key}: {old}" in text
         text = text.replace(f"{key}: {old}", f"{key}: {new}")
-    (folder / "study.yaml").write_text(text)
+    lines = text.splitlines()[:-1]  # the last one holds the checksum
+    (folder / "study.yaml").write_text("\n".join([*lines, EDITED, ""]))
 
 
 def test_a_resume_by_another_rule_is_refused_or_marked(begun):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from ganstudy.records import (
     trials_schema,
 )
 from ganstudy.registry import StudyError
+from ganstudy.storage import write_checked, write_json
 from ganstudy.store import StudyFolder
 from ganstudy.study.outcomes import (
     rank_configs,
@@ -101,7 +101,7 @@ class Recorded:
         write_torch(attempt.folder / "generator-best.pt", zero)
         files = dict(record.files) | {"generator_best": "generator-best.pt"}
         changed = TrialRecord(result, points, changes.get("events", ()), files)
-        (attempt.folder / "record.json").write_text(changed.to_json())
+        write_checked(attempt.folder / "record.json", changed.to_json().encode())
 
     def rewrite_all(self, **scores) -> None:
         """Rewrite `c00=(1, 2)`: the scores of a config by seed; None diverged."""
@@ -272,7 +272,7 @@ def test_driver_replicate_and_report_choose_the_same_config_of_any_table(
         write_yaml(folder / "study.yaml", settings)
         minimize = spec.measure.primary_score.minimize
         protocol = {"primary": spec.measure.primary, "minimize": minimize, "scores": {}}
-        (folder / "protocol.json").write_text(json.dumps(protocol))
+        write_json(folder / "protocol.json", protocol)
         study = StudyFolder(folder)
         study.write_plan(
             {"arm": ARM, "config_id": c, "params": {}} for c in {row["config_id"] for row in rows}

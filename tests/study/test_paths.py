@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ganstudy.gan.datasets import DATASETS
 from ganstudy.measure.features import FEATURES
 from ganstudy.paths import KINDS, map_paths, path_keys, resolve_paths, resolve_uri, store_paths
 from ganstudy.registry import StudyError, path_options
+from ganstudy.storage import write_json
 from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from ganstudy.study.reading import read_yaml
@@ -197,7 +197,7 @@ def test_a_trial_file_is_read_from_anywhere(places, tiny):
     write_yaml(attempt / "trial.json", store_paths(spec.to_dict(), runs / "tiny"))
     stored = read_yaml(attempt / "trial.json")
     assert stored["train"]["dataset"]["path"] == "../digits.npz"
-    (attempt / "trial.json").write_text(json.dumps(stored))
+    write_json(attempt / "trial.json", stored)
     assert TrialSpec.load(attempt / "trial.json") == spec
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from ganstudy.cli import app
 from ganstudy.provenance import code_hash
 from ganstudy.records import CLOCK_COLUMNS, load_results
-from ganstudy.storage import name_of
+from ganstudy.storage import name_of, read_json, read_lines, write_json, write_lines
 from ganstudy.study.checks import load_study
 from ganstudy.study.plan import plan
 from tests.conftest import ROOT, ganstudy
@@ -225,7 +225,7 @@ def test_resume_refuses_a_study_of_other_code_unless_forced(tiny, write_study, t
     path = runs / "tiny" / "provenance.json"
     content = json.loads(path.read_text())
     assert content["code_hash"] == code_hash()
-    path.write_text(json.dumps(content | {"code_hash": "0" * 16}))
+    write_json(path, content | {"code_hash": "0" * 16})
     refused = run("resume", runs / "tiny")
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
@@ -239,13 +239,13 @@ def test_trials_that_other_code_hashed_otherwise_are_no_edit_of_the_user(
     runs = tmp_path / "runs"
     run("run", write_study(tiny), "--runs", runs, "--in-process", "--max-trials", 1)
     plan, origin = runs / "tiny" / "plan.jsonl", runs / "tiny" / "provenance.json"
-    first, *rest = (json.loads(line) for line in plan.read_text().splitlines())
+    first, *rest = read_lines(plan)
     rows = [first | {"result_hash": "0" * 16}, *rest]
-    plan.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(plan, rows)
     edited = run("resume", runs / "tiny", "--in-process")
     assert edited.exit_code == 2
     assert "study.yaml was edited" in edited.stderr
-    origin.write_text(json.dumps(json.loads(origin.read_text()) | {"code_hash": "0" * 16}))
+    write_json(origin, read_json(origin) | {"code_hash": "0" * 16})
     refused = run("resume", runs / "tiny", "--in-process")
     assert refused.exit_code == 2
     assert "edited" not in refused.stderr

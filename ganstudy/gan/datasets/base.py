@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.datasets.cache import Arrays, shared
 from ganstudy.gan.seeding import derive
 from ganstudy.registry import Component, Registry, component, path_options
-from ganstudy.storage import write_text
+from ganstudy.storage import read_checked_text, write_checked
 from ganstudy.store import cache_folder
 
 Split = Literal["train", "select", "report"]
@@ -117,8 +118,8 @@ def content_hash(dataset: Dataset) -> str:
     """
     kept = _cache_of(dataset) / "content" if dataset.decoding_is_slow else None
     try:
-        found = "" if kept is None else kept.read_text(encoding="utf-8")
-    except OSError:
+        found = "" if kept is None else read_checked_text(kept)
+    except (OSError, DamagedFile):
         found = ""
     if found:
         return found
@@ -128,7 +129,7 @@ def content_hash(dataset: Dataset) -> str:
         digest.update(np.ascontiguousarray(array).data)
     if kept is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs only time
-            write_text(kept, digest.hexdigest()[:16])
+            write_checked(kept, digest.hexdigest()[:16].encode())
     return digest.hexdigest()[:16]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,36 +13,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganstudy.checksums import RESTORE, DamagedFile, append_checksum
 from ganstudy.gan.datasets.cache import alone
-from ganstudy.storage import is_remote, local_copy, read_bytes, write_atomically
+from ganstudy.storage import (
+    is_remote,
+    read_checked,
+    write_atomically,
+)
 from ganstudy.store import cache_folder
 
 Content = dict[str, Any]
 """What torch.load reads with `weights_only`."""
-DAMAGED = (
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-"""What the reading of a truncated or overwritten file raises."""
+UNREADABLE = (EOFError, RuntimeError, ValueError, pickle.UnpicklingError)
+"""What torch.load raises for a whole file that is none of torch's, or holds more than tensors."""
 
 
 def write_torch(path: Path, content: object) -> None:
-    """Write `content` by torch.save.
+    """Write `content` by torch.save, with a checksum.
 
     By way of memory: on a full disk torch.save's own message says nothing of the disk.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    append_checksum(buffer)
     path.write_bytes(buffer.getbuffer())
 
 
-def read_torch(path: Path) -> Any:
-    """Return what `write_torch` wrote, on the CPU."""
-    return torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
+def read_torch(path: Path, remedy: str = RESTORE) -> Any:
+    """Return what `write_torch` wrote, on the CPU.
+
+    torch.load itself passes over the checksums of its archive: it would read a flipped bit, or a
+    block of zeros, as weights.
+
+    Args:
+        path: The file.
+        remedy: What the user can do if it is damaged.
+
+    Raises:
+        DamagedFile: If the file does not fit its checksum, has none, or holds more than tensors
+            and plain data.
+        FileNotFoundError: If it is not there.
+    """
+    content = io.BytesIO(read_checked(path, remedy))
+    try:
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except UNREADABLE:
+        raise DamagedFile(path, remedy, "holds no tensors that can be loaded") from None
 
 
 def content_hash(*parts: bytes | Tensor | str) -> str:
@@ -94,11 +109,7 @@ def _fetched(place: Path, make: Callable[[], Content]) -> Content:
     here = cache_folder() / "fetched" / f"{content_hash(str(place), str(place.stat().st_mtime))}"
 
     def fetch() -> Content:
-        with local_copy(place) as copy:
-            found = _whole(copy)
-        if found is None:
-            raise OSError(f"{place} is damaged")
-        return found
+        return _content(place)
 
     return _from(here, fetch, must_keep=False)
 
@@ -128,11 +139,20 @@ def _keep(place: Path, content: Content, must_keep: bool) -> None:
 def _whole(place: Path) -> Content | None:
     """Return the content of the file `place`; None where it is missing or damaged."""
     try:
-        with zipfile.ZipFile(place) as archive:
-            # torch.load itself passes over checksums: a block of zeros would be read as weights.
-            if archive.testzip() is not None:
-                return None
-        content = torch.load(place, weights_only=True)
-    except DAMAGED:
+        return _content(place)
+    except (OSError, DamagedFile):
         return None
-    return content if isinstance(content, dict) else None
+
+
+def _content(place: Path) -> Content:
+    """Return the content of the file `place`.
+
+    Raises:
+        DamagedFile: If it is damaged.
+        OSError: If it cannot be read.
+    """
+    remedy = "delete it: it is made anew"
+    content = read_torch(place, remedy)
+    if not isinstance(content, dict):
+        raise DamagedFile(place, remedy, "is no cache file")
+    return content

@@ -19,7 +19,14 @@ from ray.tune.search import Searcher
 
 from ganstudy.provenance import code_hash
 from ganstudy.records import TrialStatus
-from ganstudy.storage import is_remote, location, name_of, store_errors
+from ganstudy.storage import (
+    full_disk,
+    has_no_space,
+    is_remote,
+    location,
+    name_of,
+    store_errors,
+)
 from ganstudy.store import StudyFolder, TrialFolder, reason_of
 from ganstudy.study.spec import StudySpec
 from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request
@@ -172,6 +179,8 @@ class ObserverCallback(NotPickled, tune.Callback):
         self._observer, self._folder, self._searcher = observer, folder, searcher
         self._retries = retries
         self._failures: dict[str, int] = {}
+        self.full_disk: OSError | None = None
+        """Why the sweep has to stop: every attempt would fail for want of space."""
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
@@ -195,6 +204,9 @@ class ObserverCallback(NotPickled, tune.Callback):
         if node_left(error):
             self._observer.retried(spec, "its node left the cluster")
             return
+        if has_no_space(error):
+            self.full_disk = full_disk(self._folder.folder, cast(Exception, error))
+            return
         failures = self._failures[spec.trial_id] = self._failures.get(spec.trial_id, 0) + 1
         folder = self._folder.trial(spec.trial_id)
         reason = died(error, text_of(trial))
@@ -207,6 +219,22 @@ class ObserverCallback(NotPickled, tune.Callback):
             reason = f"{reason} ({away})"
         trial.max_failures = 0  # should its next start fail, too, it is the last
         self._observer.failed(spec, reason)
+
+
+class FullDisk(NotPickled, tune.Stopper):
+    """Stops the sweep once a disk is full."""
+
+    def __init__(self, observer: ObserverCallback) -> None:
+        """Ask `observer`, which hears why trials fail."""
+        self._observer = observer
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether no trial can record any more."""
+        return self._observer.full_disk is not None
 
 
 def error_of(trial: Any) -> Exception | None:
@@ -275,6 +303,7 @@ def execute(
         actor: What runs the trials.
     """
     searcher = SourceSearcher(source, folder)
+    callback = ObserverCallback(observer, folder, searcher, spec.retries)
     recover_from_lost_memory()
     with connected(address), Watchdog(lost), scratch(folder, address) as storage:
         tuner = tune.Tuner(
@@ -289,7 +318,8 @@ def execute(
             run_config=tune.RunConfig(
                 name="tune",
                 verbose=0,
-                callbacks=[ObserverCallback(observer, folder, searcher, spec.retries)],
+                callbacks=[callback],
+                stop=FullDisk(callback),
                 failure_config=tune.FailureConfig(max_failures=-1),  # ObserverCallback decides
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 **storage,
@@ -299,6 +329,8 @@ def execute(
             tuner.fit()
         except (tune.TuneError, ray.exceptions.RayError) as error:
             raise ClusterError(f"Ray ended the sweep: {error}") from error
+    if callback.full_disk is not None:
+        raise callback.full_disk
 
 
 def concurrency(spec: StudySpec, address: str | None) -> int:

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu, norm
 
 from ganstudy.gan.datasets import DATASETS, normalize
-from ganstudy.measure.features import FEATURES
+from ganstudy.measure.features import FEATURES, write_torch
 from ganstudy.measure.metrics import METRICS, Drawn, Sample, data_copying
 from ganstudy.measure.metrics.memorization import (
     Nearest,
@@ -208,7 +208,7 @@ def test_the_reader_keeps_the_training_features(tmp_path):
     # What lies there is used: features moved by 1 in each of 64 dimensions.
     moved = torch.load(kept, weights_only=True)
     moved["features"] = torch.from_numpy(network(images) + 1)
-    torch.save(moved, kept)
+    write_torch(kept, moved)
     again = training_reader(digits, network, {}, tmp_path).read(drawn)
     assert again.distances.max() <= 8 + 1e-6
 
