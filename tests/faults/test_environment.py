@@ -169,3 +169,16 @@ def test_the_socket_name_that_is_reckoned_with_is_as_long_as_rays():
     validate_socket_filepath(longest)
     with pytest.raises(OSError, match="AF_UNIX"):
         validate_socket_filepath(longest + "x")
+
+
+def test_doctor_names_a_token_that_others_can_read(tmp_path, monkeypatch):
+    from ganstudy.doctor import examine
+
+    token = tmp_path / "token"
+    token.write_text("0123")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    for mode, fine in ((0o644, False), (0o640, False), (0o600, True)):
+        token.chmod(mode)
+        [found] = [finding for finding in examine() if finding.what == "token of Ray clusters"]
+        assert found.fine is fine
+        assert str(token) in found.found
