@@ -300,6 +300,7 @@ def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process
     from ganstudy.registry import StudyError
     from ganstudy.study.checks import check_in_process
 
+    _check_places(on_ray=not in_process and address is None)
     if not in_process and address is not None:
         _check_cluster(spec, address, runs)
         return
@@ -309,6 +310,33 @@ def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process
             check_in_process(spec)
         except StudyError as error:
             refuse(str(error))
+
+
+def _check_places(on_ray: bool) -> None:
+    """Refuse a machine that no temporary file can be written on; say what goes elsewhere.
+
+    Args:
+        on_ray: Whether this process starts a Ray of its own.
+    """
+    import os
+
+    from ganstudy.store import cache_folder
+    from ganstudy.sweep.temporary import LONGEST_BYTES, can_be_written, find_base, settle
+
+    try:
+        if note := settle():
+            err.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        if on_ray:
+            find_base(longest=LONGEST_BYTES)
+    except OSError as error:
+        refuse(str(error))
+    if can_be_written(cache_folder()):
+        # Torch's own place for compiled code can be made by other users: /tmp/torchinductor_NAME.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    else:
+        err.print(Text(f"note: {cache_folder()} cannot be written: every process decodes the data "
+                       f"itself; set GANSTUDY_CACHE to a folder that can be", style="yellow"),
+                  soft_wrap=True)  # fmt: skip
 
 
 def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:

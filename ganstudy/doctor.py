@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ganstudy.provenance import PACKAGES, processor
+from ganstudy.sweep.temporary import LONGEST_BYTES, can_be_written, find_base
 
 GIBIBYTE = 1024**3
 
@@ -78,9 +80,24 @@ def _cache() -> Finding:
     from ganstudy.store import cache_folder
 
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    fine = os.access(folder, os.W_OK)
-    return Finding("cache", f"{folder}{'' if fine else ' cannot be written'}", fine)
+    fine = can_be_written(folder)
+    problem = "" if fine else " cannot be written: set GANSTUDY_CACHE to a folder that can be"
+    return Finding("cache", f"{folder}{problem}", fine)
+
+
+def _temporary() -> Finding:
+    folder = find_base(longest=LONGEST_BYTES)
+    free = shutil.disk_usage(folder).free / GIBIBYTE
+    return Finding("temporary files", f"{folder}, {free:.1f} GiB free")
+
+
+def _token() -> Finding:
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if not path.exists():
+        return Finding("token of Ray clusters", f"no {path}")
+    fine = not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    problem = "" if fine else f" can be read by other users: chmod 600 {path}"
+    return Finding("token of Ray clusters", f"{path}{problem}", fine)
 
 
 def _data() -> Finding:
@@ -104,6 +121,8 @@ LOOKS: dict[str, Callable[[], Finding]] = {
     "shared memory": _shared_memory,
     "torch": _torch,
     "cache": _cache,
+    "temporary files": _temporary,
+    "token of Ray clusters": _token,
     "data": _data,
     "browser": _browser,
 }

@@ -33,8 +33,18 @@ SEARCH_CODE = ("sweep/search.py",)
 """Our own code that can change which configuration an adaptive search tries next."""
 HIDDEN = "***"
 """What stands where a secret stood."""
-SECRET_WORD = r"(?:secret|token|passw(?:or)?d|pwd|credential|signature|\bsig|key|key_?id)"
-NAMES = rf"(?<![\w.%-])[\w.%-]{{0,64}}{SECRET_WORD}"  # bounded, or long words take for ever
+SECRET_WORD = (
+    r"(?:secret|token|passw(?:or)?d|passphrase|pwd|credential|signature|\bsig|key|key_?id"
+    r"|(?<![a-z0-9])(?:pass|o?auth|jwt|sas|cookie))"
+)
+SECRET_NAME = (
+    r"(?:secret|passw(?:or)?d|passphrase|pwd|jwt"
+    r"|(?:api|access|account|auth|private|secret|shared)[_-]?key(?:_?id)?"
+    r"|(?:access|api|auth|bearer|refresh|session)[_-]?token)"
+)
+"""What is a secret even where `name: value` may be a sentence."""
+PREFIX = r"(?<![\w.%-])[\w.%-]{0,64}"  # bounded, or long words take for ever
+NAMES = rf"{PREFIX}{SECRET_WORD}"
 VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+)"
 SECRETS = (
     # User and password of a URI; a password may hold / and @ that should have been escaped.
@@ -42,12 +52,31 @@ SECRETS = (
     # name=value, in a query or not, and the same as a printed dictionary.
     # Our own messages say KEY=VALUE.
     (re.compile(rf"(?i)({NAMES}(?:=(?!VALUE\b)|['\"]\s*:\s*)){VALUE}"), rf"\g<1>{HIDDEN}"),
+    # name: value and name = value, as YAML, ini files and headers have it.
+    (re.compile(rf"(?i)({PREFIX}{SECRET_NAME}[ \t]*[=:][ \t]+){VALUE}"), rf"\g<1>{HIDDEN}"),
     (
         re.compile(r"(?i)(authorization['\"]?\s*[=:]\s*['\"]?(?:\w+ )?)[^\s'\"]+"),
         rf"\g<1>{HIDDEN}",
     ),
+    (re.compile(r"(?i)(\bbearer[ \t]+)[\w.~+/-]{8,}=*"), rf"\g<1>{HIDDEN}"),
+    (re.compile(r"(?i)(\bcookie:[ \t]*)[^\r\n'\"]+"), rf"\g<1>{HIDDEN}"),
+    # Secrets by their own form: JSON web tokens, keys of AWS, tokens of GitHub and Hugging Face.
+    (
+        re.compile(
+            r"\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+            r"|\bgh[pousr]_\w{20,}|\bhf_\w{20,}"
+        ),
+        HIDDEN,
+    ),
+    (
+        re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)"),
+        rf"\g<1>{HIDDEN}",
+    ),
 )
-SECRET_VARIABLE = re.compile(r"(?i)(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|KEY|KEY_ID)$")
+SECRET_VARIABLE = re.compile(
+    r"(?i)(SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|KEY_ID"
+    r"|(^|_)(PASS|AUTH|JWT|SAS)|_PWD)$"
+)
 """Environment variables whose values are secrets."""
 SHORTEST_SECRET = 8
 """A shorter value of such a variable would also hide words that only look like it."""

@@ -35,6 +35,28 @@ SECRETS = {
         ("?X-Amz-Credential=AK&X-Amz-Signature=5d", "?X-Amz-Credential=***&X-Amz-Signature=***"),
         ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': 'Bearer ***'}"),
         ('{"password": "two words", "x": 1}', '{"password": ***, "x": 1}'),
+        ("http://h/?auth=a1&x=2", "http://h/?auth=***&x=2"),
+        ("http://h/?pass=a1&x=2", "http://h/?pass=***&x=2"),
+        ("http://h/?x=2&jwt=a1", "http://h/?x=2&jwt=***"),
+        ("passphrase=open-sesame", "passphrase=***"),
+        ("db_pass=a1 basic_auth=me:pw", "db_pass=*** basic_auth=***"),
+        ("password: x", "password: ***"),
+        ("password: 'two words', x: 1", "password: ***, x: 1"),
+        ("pwd = hunter2", "pwd = ***"),
+        ("api_key: a1, access-key: b2", "api_key: ***, access-key: ***"),
+        ("X-Api-Key: a1", "X-Api-Key: ***"),
+        ("https://h/?api_key=a1&apikey=b2", "https://h/?api_key=***&apikey=***"),
+        ("AccountName=me;AccountKey=a1;x=1", "AccountName=me;AccountKey=***;x=1"),
+        ("SharedAccessSignature=sv=2&sig=b2", "SharedAccessSignature=***&sig=***"),
+        ("refused: Bearer abc.def-123", "refused: Bearer ***"),
+        ("Cookie: sid=1; user=me", "Cookie: ***"),
+        ("saw eyJhbGciOi.eyJzdWIi.c2ln here", "saw *** here"),
+        ("AKIAABCDEFGHIJKLMNOP is the key", "*** is the key"),
+        ("ghp_0123456789abcdefghij, hf_0123456789abcdefghij", "***, ***"),
+        (
+            "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----***-----END PRIVATE KEY-----",
+        ),
     ],
 )
 def test_secrets_are_hidden_and_the_rest_is_kept(text, told):
@@ -50,6 +72,11 @@ def test_secrets_are_hidden_and_the_rest_is_kept(text, told):
         "http://head:8265/#/jobs, git@github.com:a/b, me@example.org",
         "unknown key 'lr'; did you mean: tokens",
         "sqlite:////home/me/runs/mlflow.db",
+        "unexpected token: '}', first key: lr, bypass=1, encompass=2, passes=3, author=me",
+        "base.dataset.images_key: 3 letters; --set base.dataset.labels: y",
+        "the bearer of bad news, a pass: fine, auth: none is needed, HEAD:6379 cookies",
+        "study.yaml: base.keys: unknown; compass: north; sigma=0.1, design=4, mass=2, gas=1",
+        "wasserstein eyJ hf_small sha256:0123456789abcdef0123456789abcdef",
     ],
 )
 def test_what_is_no_secret_stays(text):
@@ -60,7 +87,17 @@ def test_what_is_no_secret_stays(text):
 def test_values_of_the_environment_are_hidden_as_whole_words(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "abcdefgh")
     monkeypatch.setenv("OTHER_TOKEN", "short")
+    monkeypatch.setenv("PWD", "/home/me/runs")  # the working directory, not a password
     assert redact("abcdefgh, abcdefghi, short") == f"{HIDDEN}, abcdefghi, short"
+    assert redact("/home/me/runs") == "/home/me/runs"
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "PASS", "MY_AUTH", "SOME_JWT", "DB_PWD", "A_PASSPHRASE"]
+)
+def test_variables_named_like_a_secret_are_hidden(name, monkeypatch):
+    monkeypatch.setenv(name, "open-sesame")
+    assert redact("said open-sesame") == f"said {HIDDEN}"
 
 
 @pytest.fixture

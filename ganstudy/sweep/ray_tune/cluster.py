@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -26,6 +27,7 @@ from ganstudy.storage import location, names_in, write_text
 from ganstudy.study.spec import Resources
 from ganstudy.sweep.ending import undisturbed
 from ganstudy.sweep.source import ClusterError
+from ganstudy.sweep.temporary import write_token
 
 HANDLERS_INSTALLED = "_ZN3ray6RayLog36is_failure_signal_handler_installed_E"
 """ray::RayLog::is_failure_signal_handler_installed_, as the linker names it."""
@@ -34,6 +36,9 @@ OBJECT_STORE_BYTES = 80 * 1024**2
 GIBIBYTE = 1024**3
 JOIN_SECONDS = 300.0
 """How long nodes may take to join when no trial fits yet."""
+LOOPBACK = "127.0.0.1"
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 LOOK_SECONDS = 90.0
 """How long a node may take to start a process and look around."""
 PROBE_SECONDS, SILENT_SECONDS = 2.0, 20.0
@@ -44,17 +49,40 @@ Ray itself ends the driver without a word after 60 s.
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Start a local Ray that ends with the block, or connect to the cluster at `address`.
+def connected(address: str) -> Iterator[None]:
+    """Connect to the cluster at `address` for the block.
 
     Raises:
-        ClusterError: If there is none at `address`, or it does not let us in, or if no local Ray
-            starts.
+        ClusterError: If there is none, or it does not let us in.
     """
+    with _ray(lambda: _connect(address)):
+        yield
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[None]:
+    """Start a local Ray that ends with the block.
+
+    It listens on loopback only, and lets in only who can read its token.
+
+    Args:
+        folder: For Ray's files: a short path that only this user can read, since Ray gives its
+            own folders mode 0777, whatever the umask is.
+
+    Raises:
+        ClusterError: If it does not start.
+    """
+    with _own_token(folder), _ray(lambda: _start(folder)):
+        yield
+
+
+@contextmanager
+def _ray(begin: Callable[[], None]) -> Iterator[None]:
+    """Call `begin`, which connects to Ray, and leave Ray after the block."""
     try:
         with warnings.catch_warnings(), own_signals():
             warnings.simplefilter("ignore")
-            _connect(address)
+            begin()
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         yield
     finally:
@@ -62,28 +90,64 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def _connect(address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        try:
+def _start(folder: Path) -> None:
+    try:
+        with _loopback():
             ray.init(
                 address="local",
                 num_cpus=len(os.sched_getaffinity(0)),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder / "r"),
+                **QUIET,
             )
-        except Exception as error:  # after 30 s on a busy machine Ray raises just that
-            raise ClusterError(f"Ray does not start on this machine: {error}") from error
-        return
+    except Exception as error:  # after 30 s on a busy machine Ray raises just that
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(f"Ray does not start on this machine: {reason}") from error
+
+
+def _connect(address: str) -> None:
     try:
         reach(address)
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **QUIET)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         told = (str(error).splitlines() or [""])[0]
         if "Failed to connect" in told:  # and yet it listens
             told += "; does it ask for a token? (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH)"
         raise ClusterError(f"no Ray cluster at {address}: {told}") from error
+
+
+@contextmanager
+def _own_token(folder: Path) -> Iterator[None]:
+    """Have Ray ask for a new token during the block, which lies in `folder`.
+
+    Ray itself would write one to `~/.ray` that every user can read (umask 022), and fail where
+    HOME cannot be written.
+    """
+    before = {name: os.environ.pop(name, None) for name in TOKEN_VARIABLES}
+    loader: Any = vars(ray._raylet)["AuthenticationTokenLoader"].instance()
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(write_token(folder))
+    loader.reset_cache()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        loader.reset_cache()
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let Ray listen on loopback: it replaces 127.0.0.1 by an address that others can reach."""
+    services = ray._private.services
+    resolve, services.resolve_ip_for_localhost = services.resolve_ip_for_localhost, str
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
 
 
 @contextmanager

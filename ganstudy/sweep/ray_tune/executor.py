@@ -5,9 +5,8 @@ from __future__ import annotations
 import pickle
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +28,10 @@ from ganstudy.storage import (
 )
 from ganstudy.store import StudyFolder, TrialFolder, reason_of
 from ganstudy.study.spec import StudySpec
-from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request
+from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request, started
 from ganstudy.sweep.ray_tune.schedulers import scheduler
 from ganstudy.sweep.source import ClusterError, Observer, Source
+from ganstudy.sweep.temporary import LONGEST_BYTES, find_base, private_folder
 from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
 
 GROWTH = 64
@@ -305,7 +305,7 @@ def execute(
     searcher = SourceSearcher(source, folder)
     callback = ObserverCallback(observer, folder, searcher, spec.retries)
     recover_from_lost_memory()
-    with connected(address), Watchdog(lost), scratch(folder, address) as storage:
+    with session(folder, address) as storage, Watchdog(lost):
         tuner = tune.Tuner(
             tune.with_resources(actor, tune.PlacementGroupFactory([request(spec.resources)])),
             tune_config=tune.TuneConfig(
@@ -346,12 +346,31 @@ def concurrency(spec: StudySpec, address: str | None) -> int:
 
 
 @contextmanager
-def scratch(folder: StudyFolder, address: str | None) -> Iterator[dict[str, Any]]:
-    """Give Tune a place for its own files, which nobody reads, but all nodes must see."""
-    if address is None:
-        place = Path(tempfile.mkdtemp())
-    else:
-        place = location(name_of(folder.folder)) / "ray"
+def session(folder: StudyFolder, address: str | None) -> Iterator[dict[str, Any]]:
+    """Be on Ray for the block, and give Tune a place for files that all nodes must see.
+
+    Nobody reads them later: nothing of a local Ray is left after the block.
+
+    Raises:
+        ClusterError: If Ray cannot be started or reached.
+    """
+    with ExitStack() as stack:
+        if address is None:
+            try:
+                own = stack.enter_context(private_folder(find_base(longest=LONGEST_BYTES)))
+            except OSError as error:
+                raise ClusterError(f"Ray does not start on this machine: {error}") from error
+            stack.enter_context(started(own))
+            yield {"storage_path": str(own / "tune")}
+        else:
+            stack.enter_context(connected(address))
+            yield stack.enter_context(scratch(folder))
+
+
+@contextmanager
+def scratch(folder: StudyFolder) -> Iterator[dict[str, Any]]:
+    """Give Tune a place on a cluster, beside the trials, and remove it after the block."""
+    place = location(name_of(folder.folder)) / "ray"
     remove(place)  # a driver that was killed left its own
     try:
         if is_remote(place):
