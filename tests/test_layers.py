@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"exits", "registry", "records", "provenance", "storage"},
+    {"exits", "registry", "records", "provenance", "storage", "tracking_store"},
     {"lease", "store", "tracking"},
     {"gan"},
     {"measure"},
