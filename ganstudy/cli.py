@@ -525,10 +525,10 @@ def _print_outcome(directory: Path) -> None:
 
 def _tracking_of(directory: Path) -> str:
     """Return where a study was tracked; a secret in it was not recorded."""
-    from ganstudy.paths import resolve_uri
+    from ganstudy.paths import find_store
     from ganstudy.store import StudyFolder
 
-    return resolve_uri(str(StudyFolder(directory).read_json("tracking.json")["uri"]), directory)
+    return find_store(str(StudyFolder(directory).read_json("tracking.json")["uri"]), directory)
 
 
 def _tracked(folder: StudyFolder) -> str:
@@ -564,6 +564,7 @@ def resume(
     from ganstudy.study.judgement import rejudged
     from ganstudy.sweep.driver import Run, first_changed
     from ganstudy.sweep.repair import count_pending
+    from ganstudy.tracking_store import SQLITE
 
     folder = opened(directory)
     spec = read(directory / "study.yaml")
@@ -599,6 +600,7 @@ def resume(
     driver = Run(spec, folder, uri, address, in_process)
 
     def first() -> None:
+        driver.identify(record_tracking=tracking_uri is not None or uri.startswith(SQLITE))
         if retry_failed:
             for identity in folder.read_plan():
                 folder.trial(identity["trial_id"]).forgive()
@@ -985,15 +987,16 @@ def ui(
     ] = True,
 ) -> None:
     """Serve MLflow on loopback, opened on this study, until Ctrl-C."""
-    from ganstudy.tracking import Tracker, serve
+    from ganstudy.tracking import serve
+    from ganstudy.tracking_store import store_path
 
     folder = opened(directory)
     uri = _tracking_of(folder.folder)
-    if not uri.startswith("sqlite:///"):
+    if store_path(uri) is None:
         out.print(Text(f"this study is tracked by the server at {uri}"), soft_wrap=True)
         return
     try:
-        page = Tracker(directory, uri).experiment_url()
+        page = _track_again(folder, uri)
     except (LookupError, OSError) as error:
         refuse(str(error))
 
@@ -1008,6 +1011,25 @@ def ui(
         serve(uri, port, ready)
     except OSError as error:
         refuse(f"--port {port}: {error.strerror or error}")
+
+
+def _track_again(folder: StudyFolder, uri: str) -> str:
+    """Bring MLflow's file up to date unless the study's driver does; return the study's page."""
+    from ganstudy.tracking import Tracker
+
+    tracker = Tracker(
+        folder.folder, uri, lambda kind, text: tell(text) if kind == "note" else None
+    )
+    try:
+        folder.lock()
+    except OSError:  # somebody drives the study, or it is read-only
+        return tracker.experiment_url()
+    try:
+        if (folder.folder / "trials").exists():  # else the tables were copied alone
+            folder.compact()
+        return tracker.catch_up()
+    finally:
+        folder.unlock()
 
 
 @app.command("list")

@@ -16,13 +16,13 @@ from typing import Any
 from ganstudy.gan.datasets import DATASETS
 from ganstudy.gan.datasets.files import absolute
 from ganstudy.measure.features import FEATURES
+from ganstudy.provenance import read_study_id
 from ganstudy.registry import Registry, path_options
 from ganstudy.storage import is_remote
+from ganstudy.tracking_store import OWN_STORE, SQLITE, store_path
 
 KINDS: Mapping[str, Registry[Any]] = {"dataset": DATASETS, "features": FEATURES}
 """Keys that hold a component some of whose options are paths."""
-SQLITE = "sqlite:///"
-"""How the URI of MLflow's file begins; the path follows."""
 
 
 @functools.cache
@@ -120,3 +120,23 @@ def resolve_uri(uri: str, folder: Path) -> str:
     if not uri.startswith(SQLITE) or is_remote(folder):
         return uri
     return SQLITE + absolute(uri.removeprefix(SQLITE), folder)
+
+
+def find_store(stored: str, study: Path) -> str:
+    """Return the tracking URI of a study from what its folder stores.
+
+    A ganstudy that gave studies no id stored the path of the runs folder's own file as an absolute
+    one. Where such a folder was moved or copied, that path leads to the original.
+
+    Args:
+        stored: What tracking.json holds.
+        study: The study's folder.
+    """
+    uri = resolve_uri(stored, study)
+    path = store_path(stored)
+    if path is None or is_remote(study) or read_study_id(study):
+        return uri
+    own = study.resolve().parent / OWN_STORE
+    if path.name == OWN_STORE and (own.exists() or not path.exists()):
+        return f"{SQLITE}{own}"
+    return uri

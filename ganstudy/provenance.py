@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ganstudy.storage import read_text
 
 PACKAGES = (
     "torch",
@@ -31,6 +35,8 @@ RESULT_CODE = ("gan", "measure", "trial.py", "registry.py", "study/plan.py", "st
 """Our own code that can change a row."""
 SEARCH_CODE = ("sweep/search.py",)
 """Our own code that can change which configuration an adaptive search tries next."""
+STUDY_ID = "study_id"
+"""Key of the study's random id in provenance.json."""
 HIDDEN = "***"
 """What stands where a secret stood."""
 SECRET_WORD = (
@@ -120,6 +126,24 @@ def provenance() -> dict[str, Any]:
         "node": platform.node(),
         "command": redact(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
+
+
+def new_study_id() -> str:
+    """Return a random id, which a study keeps wherever it is moved and whatever it is called."""
+    return str(uuid.uuid4())
+
+
+def read_study_id(folder: Path) -> str:
+    """Return the id of the study in a folder, empty if an older ganstudy gave it none."""
+    try:
+        found = json.loads(read_text(folder / "provenance.json"))
+    except FileNotFoundError:
+        return ""
+    text = found.get(STUDY_ID) if isinstance(found, dict) else None
+    try:
+        return str(uuid.UUID(str(text)))  # it stands in queries: nothing else may
+    except ValueError:
+        return ""
 
 
 def changed(then: dict[str, Any], adaptive: bool = False, pruned: bool = False) -> list[str]:

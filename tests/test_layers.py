@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"checksums", "exits", "registry", "records", "provenance", "storage"},
+    {"checksums", "exits", "registry", "records", "provenance", "storage", "tracking_store"},
     {"lease", "store", "tracking"},
     {"gan"},
     {"measure"},

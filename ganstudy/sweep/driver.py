@@ -25,7 +25,7 @@ from ganstudy.measure.features.cache import read_torch
 from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
-from ganstudy.provenance import provenance, redact
+from ganstudy.provenance import STUDY_ID, new_study_id, provenance, read_study_id, redact
 from ganstudy.records import read_events
 from ganstudy.storage import DamagedFile, write_settings
 from ganstudy.store import COMPONENTS, Attempt, StudyFolder
@@ -89,9 +89,9 @@ class Run:
         else:
             origin = provenance()
         origin.setdefault("judgement", self._judgement())
+        origin.setdefault(STUDY_ID, new_study_id())
         self.folder.write_json("provenance.json", origin)
-        tracking = stored_uri(self.tracking_uri, self.folder.folder)
-        self.folder.write_json("tracking.json", {"uri": redact(tracking)})
+        self._record_tracking()
         self.folder.write_json(COMPONENTS, components(self.spec))
         if self.spec.design.sampler != "tpe":
             self.folder.write_plan(trial.identity() for trial in plan(self.spec))
@@ -100,6 +100,23 @@ class Run:
         text = io.StringIO()
         YAML().dump(store_paths(self.spec.resolved(), self.folder.folder), text)
         write_settings(self.folder.folder / "study.yaml", text.getvalue())
+
+    def _record_tracking(self) -> None:
+        """Write where the study is tracked: a path in its runs folder as a relative one."""
+        uri = stored_uri(self.tracking_uri, self.folder.folder)
+        self.folder.write_json("tracking.json", {"uri": redact(uri)})
+
+    def identify(self, *, record_tracking: bool) -> None:
+        """Give a study of an older ganstudy an id, and record where it is tracked from now on.
+
+        Args:
+            record_tracking: Whether the tracking URI is a new one; another may lack a secret.
+        """
+        origin = self.folder.read_json("provenance.json")
+        if not read_study_id(self.folder.folder):
+            self.folder.write_json("provenance.json", origin | {STUDY_ID: new_study_id()})
+        if record_tracking:
+            self._record_tracking()
 
     def _judgement(self) -> dict[str, Any]:
         return fixed(self.spec.judged_by, self.spec.configs, len(self.spec.design.seeds))
@@ -168,7 +185,7 @@ class Run:
         self.recorder.rest()
         self.conclude(score=False)
         self.folder.unlock()
-        self.track()
+        self.recorder.finish()
 
     def conclude(self, *, score: bool) -> list[dict[str, Any]]:
         """Write the tables and return the rows of trials.parquet.
@@ -192,10 +209,10 @@ class Run:
 
     def track(self) -> None:
         """Bring MLflow up to date; a store that is away is noted, never raised."""
+        self.recorder.say = self.notes.append  # the caller prints them, once
         with self.phase("track"):
             self.recorder.finish()
         self.tracking_open = False
-        self.notes += self.recorder.notes
 
 
 def lost_head(head: str, folder: Path) -> str:

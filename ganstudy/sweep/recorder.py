@@ -34,7 +34,10 @@ COMPACT_EVERY_SECONDS = 5.0
 COMPACT_SHARE = 0.05
 """Largest share of its time that the recorder compacts; what it syncs is new each time."""
 REST_SECONDS = 5.0
-"""How long a round that is under way may take when the trials are done; then it is killed."""
+"""How long a round that is under way may take when the trials are done; then it is killed.
+
+The time that MLflow's store takes to be created or repaired is not counted.
+"""
 NICE = 5
 """Trials go first."""
 
@@ -51,6 +54,10 @@ class Recorder:
         """What went wrong and was not mended since."""
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._opening = threading.Event()
+        """Set while the process creates or repairs MLflow's store."""
+        self._finishing = False
+        self._death = ""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -78,15 +85,26 @@ class Recorder:
             self._send("catch up")
 
     def finish(self) -> None:
-        """Bring MLflow up to date with the tables as they are, for good."""
-        if self._process is None:
-            self._start()
-        if self._ask("end", None) != "ended":
-            self._note("MLflow was not brought up to date: the recorder died")
-        self._end()
+        """Bring MLflow up to date with the tables as they are, for good.
+
+        What still goes wrong is noted again, whatever was said before.
+        """
+        self._finishing, self.notes = True, []
+        for _ in range(2):  # a process that died since the trials ended gets a successor
+            if self._process is None:
+                self._start()
+            answer = self._ask("end", None)
+            self._end()
+            if answer == "ended":
+                return
+        self._note(
+            f"MLflow was not brought up to date: the recorder died ({self._death}); "
+            f"`ganstudy resume {self.folder.folder}` catches up"
+        )
 
     def _start(self) -> None:
         self._answers = queue.SimpleQueue()
+        self._opening.clear()
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the thread that listens closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -113,14 +131,19 @@ class Recorder:
             return
 
     def _ask(self, command: str, seconds: float | None) -> str:
-        """Send a command and wait for the answer, empty if none comes in time."""
+        """Send a command and wait for the answer, empty if none comes in time.
+
+        A store that is being created is waited for: killed, the process would begin it again.
+        """
         if self._process is None:
             return ""
         self._send(command)
-        try:
-            return self._answers.get(timeout=seconds)
-        except queue.Empty:
-            return ""
+        while True:
+            try:
+                return self._answers.get(timeout=seconds)
+            except queue.Empty:
+                if not self._opening.is_set():
+                    return ""
 
     def _end(self) -> None:
         """End the process; wherever it is, nothing is lost."""
@@ -137,10 +160,13 @@ class Recorder:
         with process, log:
             for line in process.stdout:
                 self._hear(json.loads(line), answers)
-            if process.wait() and process is self._process:
+            code = process.wait()
+            if code and process is self._process:
                 log.seek(0)
-                words = redact(last_line(log.read()))
-                self._note(f"the recorder died: {words}; the tables are written at the end")
+                self._death = death_of(code, log.read())
+                if not self._finishing:
+                    self._note(f"the recorder died ({self._death}): tables and MLflow are brought "
+                               f"up to date at the end")  # fmt: skip
             answers.put("died")
 
     def _hear(self, message: dict[str, str], answers: queue.SimpleQueue[str]) -> None:
@@ -149,6 +175,8 @@ class Recorder:
                 answers.put(text)
             elif kind == "note":
                 self._note(text)
+            elif kind == "store":
+                (self._opening.set if text == "opening" else self._opening.clear)()
             else:
                 self.notes = []
                 self.say(text)
@@ -160,13 +188,25 @@ class Recorder:
             self.say(message)
 
 
+def death_of(code: int, log: str) -> str:
+    """Return why a process ended: the signal, or the last line of its log.
+
+    Args:
+        code: What `Popen.wait` returned, not 0.
+        log: What the process wrote to stderr.
+    """
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return redact(last_line(log)) or f"exit code {code}"
+
+
 class Rounds:
     """The recorder's own side: round after round, compact and sync."""
 
     def __init__(self, folder: StudyFolder, uri: str, tell: Callable[[str, str], None]) -> None:
         """Record the study in `folder`; `tell` takes a kind of message and its text."""
         self.folder, self.uri, self.tell = folder, uri, tell
-        self._tracker = Tracker(folder.folder, uri)
+        self._tracker = Tracker(folder.folder, uri, tell)
         self._failing = False
 
     def run(self, every: float, commands: queue.SimpleQueue[str]) -> None:
@@ -206,7 +246,7 @@ class Rounds:
         try:
             self._tracker.sync(running)
         except Exception as error:  # whatever MLflow raises must not touch the trials
-            self._tracker = Tracker(self.folder.folder, self.uri)
+            self._tracker = Tracker(self.folder.folder, self.uri, self.tell)
             self.tell("note", tracking_failed(self.uri, error, self.folder.folder))
             self._failing = True
             return
