@@ -443,4 +443,4 @@ def test_tables_are_written_and_read_back(tmp_path):
 def test_the_kept_tables_are_small():
     paths = [path for part in PARTS for path in Path(traces.FOLDER).glob(f"{part}*.parquet")]
     assert len(paths) == 6
-    assert sum(path.stat().st_size for path in paths) < 3_000_000
+    assert sum(path.stat().st_size for path in paths) < 4_000_000
