@@ -119,7 +119,8 @@ def test_a_store_that_cannot_be_used_is_moved_aside_and_rebuilt(
     kept = store.with_name("mlflow.db.unusable-1")
     assert str(store) in told
     assert str(kept) in told
-    assert "ganstudy resume" in told
+    # Killed between two migrations, the rest of them may still succeed.
+    assert "ganstudy resume" in told or (damage == "half made" and "upgraded" in told)
     assert kept.read_bytes() == content
     assert_whole(store)
     assert sync(study.folder) == []
