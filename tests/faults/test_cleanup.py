@@ -95,7 +95,9 @@ def test_after_a_kill_the_next_call_cleans_up_and_leaves_nothing(tiny, tmp_path,
     command = ganstudy("run", study, "--runs", tmp_path / "killed")
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as driver:
         try:
-            wait_for(lambda: any(place.glob(f"{PREFIX}*/r/session_*/sockets/raylet")), "Ray runs")
+            wait_for(
+                lambda: any(place.glob(f"{PREFIX}*/r/session_*/sockets/raylet")), "Ray runs", 500
+            )
         finally:
             driver.kill()
     assert any(place.iterdir())

@@ -53,7 +53,11 @@ def running(place, tmp_path_factory):
         command, cwd=ROOT, env=environment, umask=0o000, stdout=printed, stderr=printed
     ) as driver:  # fmt: skip
         try:
-            wait_for(lambda: any(map(trains, descendants(driver.pid))), "a trial trains")
+            wait_for(
+                lambda: driver.poll() is not None or any(map(trains, descendants(driver.pid))),
+                "a trial trains", seconds=500,
+            )  # fmt: skip
+            assert driver.poll() is None, (folder / "printed").read_text()
             yield driver, folder
         finally:
             driver.kill()
