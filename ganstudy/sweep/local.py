@@ -12,7 +12,7 @@ from ganstudy.records import TIME_LIMIT
 from ganstudy.store import StudyFolder, reason_of
 from ganstudy.sweep.source import Observer, Source
 from ganstudy.sweep.watch import LOOK_SECONDS, Watch
-from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
+from ganstudy.trial import TrialSpec, trial_steps
 
 
 class TimeLimitError(BaseException):

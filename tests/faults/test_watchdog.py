@@ -18,7 +18,7 @@ from tests.processes import descendants, title, trains, wait_for
 from tests.sweep.test_ending import start
 from tests.sweep.test_executors import assert_same, check_tracking
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 def trials_of(driver: int) -> list[int]:
@@ -46,7 +46,7 @@ def stop_midway(driver: int, folder: Path) -> int:
         os.kill(actors[0], signal.SIGCONT)  # it was about to end
         return 0
 
-    return wait_for(stopped, "a trial is midway")
+    return wait_for(stopped, "a trial is midway", seconds=300)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def one_by_one(tiny):
 
 
 def test_silent_trials_and_a_dead_raylet_are_told_and_change_no_row(
-    one_by_one, write_study, tmp_path, run, tracking_store, monkeypatch
+    one_by_one, write_study, tmp_path, tracking_store, monkeypatch
 ):
     study, runs, armed = write_study(one_by_one), tmp_path / "runs", tmp_path / "armed"
     log, folder = tmp_path / "log", runs / "tiny"
@@ -87,20 +87,20 @@ def test_silent_trials_and_a_dead_raylet_are_told_and_change_no_row(
     [raylet] = [pid for pid in family if "/raylet/raylet" in title(pid).partition(" ")[0]]
     os.kill(raylet, signal.SIGKILL)
     os.kill(trial, signal.SIGCONT)
-    assert driver.wait(timeout=200) == 3, log.read_text()
+    assert driver.wait(timeout=400) == 3, log.read_text()
     assert "the cluster is lost" in log.read_text()
     assert f"ganstudy resume {folder}" in " ".join(log.read_text().split())
     assert "Traceback" not in log.read_text()
     wait_for(lambda: not any(map(title, family)), "every process of the study has ended")
     assert StudyFolder(folder).driven() is False
-    trials = load_results(folder).trials  # tables were written on the way out
-    assert set(trials["status"]) == {"interrupted", "pending"} or "completed" in set(
-        trials["status"]
-    )
+    before = load_results(folder)  # tables were written on the way out
+    assert "interrupted" in set(before.trials["status"])
+    assert len(before.points) > 0
 
-    resumed = run("resume", folder)
-    assert resumed.exit_code == 0, resumed.stderr
-    assert run("run", study, "--runs", runs, "--name", "undisturbed").exit_code == 0
+    store.append("--in-process")
+    for arguments in (["resume", folder], ["run", study, "--runs", runs, "--name", "undisturbed"]):
+        done = CliRunner().invoke(app, list(map(str, [*arguments, *store])))
+        assert done.exit_code == 0, done.stderr
     assert_same(runs / "undisturbed", folder)
     assert load_results(folder).trials["attempts"].sum() >= 4
     check_tracking(tracking_store, folder)
