@@ -11,13 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ganstudy.display import duration
 from ganstudy.records import TIME_LIMIT
 from ganstudy.storage import store_errors
 from ganstudy.store import StudyFolder, TrialFolder
-from ganstudy.trial import TrialSpec
+
+if TYPE_CHECKING:  # `status` needs no torch
+    from ganstudy.trial import TrialSpec
 
 LOOK_SECONDS = 2.0
 """Least time between two looks at the running trials."""
@@ -78,7 +80,7 @@ class Watch:
     def start(self, trial: TrialSpec) -> None:
         """Watch a trial that begins, or begins again."""
         folder = self._folder.trial(trial.trial_id)
-        self._running[trial.trial_id] = _Running(trial, folder)
+        self._running[trial.trial_id] = _Running(trial, folder, _progress(folder) or "")
         if trial.minutes is not None and trial.trial_id not in self._used:
             self._used[trial.trial_id] = _recorded_seconds(folder)
 
@@ -126,11 +128,8 @@ class Watch:
 
     def _read(self, running: _Running) -> None:
         """Note progress if the trial's file has changed."""
-        try:
-            progress = running.folder.progress()
-        except (UnicodeDecodeError, *store_errors()):  # damaged, or away for a while
-            return
-        if progress != running.progress:
+        progress = _progress(running.folder)
+        if progress is not None and progress != running.progress:
             running.progress = progress
             self._note_progress(running)
 
@@ -156,6 +155,14 @@ class Watch:
             f"no sign of progress for {duration(running.silent)}; the longest gap of any trial "
             f"before was {duration(self._longest)}"
         )
+
+
+def _progress(folder: TrialFolder) -> str | None:
+    """Return how far a trial is, None if its file is damaged or cannot be read just now."""
+    try:
+        return folder.progress()
+    except (UnicodeDecodeError, *store_errors()):
+        return None
 
 
 def _recorded_seconds(folder: TrialFolder) -> float:

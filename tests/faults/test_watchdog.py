@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ganstudy.cli import app
-from ganstudy.records import load_results
+from ganstudy.records import TrialRecord, TrialResult, TrialStatus, load_results
 from ganstudy.store import StudyFolder
+from ganstudy.study.checks import load_study
+from ganstudy.study.plan import plan
 from ganstudy.sweep import watch
 from tests.processes import descendants, title, trains, wait_for
 from tests.sweep.test_ending import start
@@ -25,23 +28,25 @@ def trials_of(driver: int) -> list[int]:
     return [pid for pid in descendants(driver) if trains(pid) or "ray::Actor" in title(pid)]
 
 
-def midway(folder: Path) -> str | None:
-    """Return the trial that has recorded two evaluations and has some to go, or None."""
-    for path in (folder / "trials").glob("*"):
-        latest = StudyFolder(folder).trial(path.name).latest()
-        if latest is not None and 100 <= latest[1].result.discriminator_updates <= 650:
-            return path.name
-    return None
+TRIAL = "non_saturating-c00-s0"
 
 
-def stop_midway(driver: int, folder: Path) -> int:
-    """Stop the process of the trial that runs, midway, and return it."""
+def midway(folder: Path, attempt: int) -> bool:
+    """Whether the first trial's attempt has recorded something and has some updates to go."""
+    latest = StudyFolder(folder).trial(TRIAL).latest()
+    if latest is None or latest[0].folder.name != f"attempt-{attempt}":
+        return False
+    return 50 * attempt <= latest[1].result.discriminator_updates <= 400 * attempt
+
+
+def stop_midway(driver: int, folder: Path, attempt: int) -> int:
+    """Stop the process of the first trial midway, and return it."""
 
     def stopped() -> int:
-        if midway(folder) is None or len(actors := trials_of(driver)) != 1:
+        if not midway(folder, attempt) or len(actors := trials_of(driver)) != 1:
             return 0
         os.kill(actors[0], signal.SIGSTOP)
-        if midway(folder) is not None:
+        if midway(folder, attempt):
             return actors[0]
         os.kill(actors[0], signal.SIGCONT)  # it was about to end
         return 0
@@ -70,13 +75,13 @@ def test_silent_trials_and_a_dead_raylet_are_told_and_change_no_row(
     driver = start(list(map(str, [*command, *store])), log)
 
     # A process that is stopped says nothing: it is killed, and its trial is tried again.
-    silent = stop_midway(driver.pid, folder)
+    silent = stop_midway(driver.pid, folder, attempt=1)
     armed.touch()
     wait_for(lambda: "tried again after: no sign of progress" in log.read_text(), log.read_text())
     wait_for(lambda: not title(silent), "the silent process is gone")
 
     # The raylet dies while a trial is midway, and the head lives.
-    trial = stop_midway(driver.pid, folder)
+    trial = stop_midway(driver.pid, folder, attempt=2)
     told = CliRunner().invoke(app, ["status", str(folder)]).stdout
     assert "last progress of a trial" in told
     monkeypatch.setattr(watch, "SILENT_SECONDS", 0)
@@ -102,5 +107,99 @@ def test_silent_trials_and_a_dead_raylet_are_told_and_change_no_row(
         done = CliRunner().invoke(app, list(map(str, [*arguments, *store])))
         assert done.exit_code == 0, done.stderr
     assert_same(runs / "undisturbed", folder)
-    assert load_results(folder).trials["attempts"].sum() >= 4
+    attempts = load_results(folder).trials.set_index("trial_id")["attempts"]
+    assert attempts[TRIAL] == 3, "killed for its silence, with its raylet, and then resumed"
     check_tracking(tracking_store, folder)
+
+
+class Clock:
+    """A driver's clock that a test turns."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(watch, "time", made)
+    return made
+
+
+@pytest.fixture
+def trial(tiny, write_study):
+    tiny["resources"] = {"trial_minutes": 60}
+    return next(iter(plan(load_study(write_study(tiny)))))
+
+
+def pass_by(watcher: watch.Watch, clock: Clock, seconds: float) -> list[watch.Overdue]:
+    """Let time pass, with a look as often as a driver takes one."""
+    overdue, until = [], clock.now + seconds
+    while clock.now < until and not overdue:
+        clock.now += watch.LOOK_SECONDS
+        overdue = watcher.look()
+    return overdue
+
+
+def test_a_trial_is_silent_after_many_times_its_longest_gap(trial, tmp_path, clock):
+    study = StudyFolder(tmp_path / "study")
+    watcher = watch.Watch(study)
+    watcher.start(trial)
+    assert not pass_by(watcher, clock, 50 * 60), "how long its evaluations take is not known yet"
+    watcher.note(trial.trial_id)
+    attempt = study.trial(trial.trial_id).new_attempt()
+    for update in (25, 50):  # what a slow trial writes between two evaluations counts
+        attempt.note_progress(f"training at {update}")
+        assert not pass_by(watcher, clock, 40 * 60)
+    assert study.trial(trial.trial_id).progress() == "attempt-1 training at 50"
+    trial = replace(trial, minutes=None)
+    watcher = watch.Watch(study)
+    watcher.start(trial)
+    assert not pass_by(watcher, clock, 60)
+    watcher.note(trial.trial_id)
+    assert not pass_by(watcher, clock, 19 * 60)
+    [(silent, reason)] = pass_by(watcher, clock, 2 * 60)
+    assert silent == trial
+    assert "no sign of progress for 20 min" in reason
+    watcher.start(trial)
+    assert not pass_by(watcher, clock, 35 * 60), "a second attempt may be silent for longer"
+    assert pass_by(watcher, clock, 10 * 60)
+
+
+def test_a_driver_that_was_suspended_takes_no_trial_for_silent(trial, tmp_path, clock):
+    watcher = watch.Watch(StudyFolder(tmp_path / "study"))
+    watcher.start(trial)
+    watcher.note(trial.trial_id)
+    for _ in range(3):
+        clock.now += 24 * 3600
+        assert watcher.look() == []
+
+
+def test_a_trial_whose_time_is_up_is_ended_only_if_it_is_silent(trial, tmp_path, clock):
+    folder = StudyFolder(tmp_path / "study").trial(trial.trial_id)
+    result = TrialResult(TrialStatus.RUNNING, seconds=50 * 60.0)
+    folder.new_attempt().save(TrialRecord(result), {})
+    watcher = watch.Watch(StudyFolder(tmp_path / "study"))
+    watcher.start(trial)  # an earlier attempt has used 50 of its 60 minutes
+    for _ in range(20):
+        assert not pass_by(watcher, clock, 60)
+        watcher.note(trial.trial_id)
+    assert not pass_by(watcher, clock, 4 * 60), "it may come to its last evaluation"
+    assert pass_by(watcher, clock, 2 * 60) == [watch.Overdue(trial, "time_limit")]
+
+
+def test_a_study_whose_trials_wait_for_room_says_so_once(trial, tmp_path, clock):
+    watcher = watch.Watch(StudyFolder(tmp_path / "study"))
+    pass_by(watcher, clock, 4 * 60)
+    assert not watcher.idle()
+    pass_by(watcher, clock, 2 * 60)
+    assert watcher.idle()
+    pass_by(watcher, clock, 20 * 60)
+    assert not watcher.idle()
+    watcher.start(trial)
+    pass_by(watcher, clock, 2)
+    watcher.end(trial.trial_id)
+    pass_by(watcher, clock, 6 * 60)
+    assert watcher.idle()
