@@ -13,11 +13,14 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from ganstudy import cli
 from ganstudy.sweep import ray_tune, watch
+from ganstudy.sweep.ray_tune import cluster
+from ganstudy.sweep.source import ClusterError
 from tests.faults.components import Actor
 
 LIMITS = ("SILENT_SECONDS", "UNMEASURED_SECONDS", "GRACE_SECONDS")
@@ -34,6 +37,15 @@ def follow(armed: Path) -> None:
         time.sleep(0.05)
 
 
+def connect_patiently(address: str | None, connect: Callable[[str | None], None]) -> None:
+    """Start Ray, which gives up after 30 s on a busy machine, as often as it takes."""
+    while True:
+        try:
+            return connect(address)
+        except ClusterError:
+            ray_tune.executor.ray.shutdown()
+
+
 def main() -> None:
     armed = Path(sys.argv[1])
     sys.argv[1:] = sys.argv[2:]
@@ -46,6 +58,7 @@ def main() -> None:
         return overdue
 
     watch.Watch.look = look_and_disarm
+    cluster._connect = partial(connect_patiently, connect=cluster._connect)
     watch.READ_SECONDS = watch.SILENT_GAPS = watch.GRACE_GAPS = 0.0
     set_limits(math.inf)
     threading.Thread(target=follow, args=(armed,), daemon=True).start()
