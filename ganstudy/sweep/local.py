@@ -68,7 +68,7 @@ def _interrupted(watch: Watch, observer: Observer) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ended = threading.Event()
+    ended, this_thread = threading.Event(), threading.get_ident()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not ended.is_set():
@@ -78,7 +78,7 @@ def _interrupted(watch: Watch, observer: Observer) -> Iterator[None]:
         while not ended.wait(LOOK_SECONDS):
             for trial, reason in watch.look():
                 if reason == TIME_LIMIT:
-                    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+                    signal.pthread_kill(this_thread, signal.SIGUSR1)
                 else:
                     observer.say(f"{trial.trial_id}: {reason}; Ctrl-C ends the study")
 
