@@ -722,8 +722,31 @@ def status(directory: StudyDir) -> None:
     finished = sum(row["status"].finished for row in rows)
     state = "running" if driven else "not running"
     out.print(Text(f"{directory}: {state}, {finished} of {len(rows)} trials done"))
+    if driven:
+        _print_progress(folder, rows)
     if not driven and finished < len(rows):
         out.print(Text(f"go on with it by `ganstudy resume {directory}`"))
+
+
+def _print_progress(folder: StudyFolder, rows: list[dict[str, Any]]) -> None:
+    """Say when the trials of a study that is driven last made progress."""
+    import time
+
+    from ganstudy.display import duration
+    from ganstudy.sweep.watch import SILENT_SECONDS
+
+    begun = [row["trial_id"] for row in rows if row["attempts"] and not row["status"].finished]
+    times = [t for trial_id in begun if (t := folder.trial(trial_id).last_written()) is not None]
+    if not times:
+        return
+    age = max(0.0, time.time() - max(times))
+    if age < SILENT_SECONDS:
+        out.print(Text(f"last progress of a trial: {duration(age)} ago"))
+        return
+    out.print(Text(
+        f"no trial has made progress for {duration(age)}, though a driver holds the study: read "
+        f"what it prints; if it hangs, end it, and `ganstudy resume {folder.folder}` goes on"
+    ))  # fmt: skip
 
 
 @app.command()

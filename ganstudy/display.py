@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ganstudy.records import TrialStatus
-from ganstudy.trial import Heartbeat, TrialSpec
+
+if TYPE_CHECKING:  # `status` needs no torch
+    from ganstudy.trial import Heartbeat, TrialSpec
 
 
 def duration(seconds: float) -> str:

@@ -318,6 +318,18 @@ def open_checked_table(path: Path, remedy: str = RESTORE) -> Iterator[IO[bytes]]
         yield file
 
 
+def modified(path: Path) -> float:
+    """Return when a file was last written, in seconds since the epoch by its store's clock.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    if not is_remote(path):
+        return path.stat().st_mtime
+    remote = cast(Any, path)
+    return float(remote.fs.modified(remote.path).timestamp())
+
+
 @contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
     """Give a file of this machine with the content of `path`, for libraries that need one."""

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -53,6 +54,7 @@ from ganstudy.storage import (
     free_name,
     is_remote,
     make_folder,
+    modified,
     names_in,
     read_bytes,
     read_checked_text,
@@ -60,6 +62,7 @@ from ganstudy.storage import (
     read_lines,
     read_text,
     rename,
+    store_errors,
     write_checked,
     write_json,
     write_lines,
@@ -68,6 +71,8 @@ from ganstudy.storage import (
 )
 
 BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
+PROGRESS = "progress"
+"""In a running attempt: how far it is between two evaluations; nothing reads it for a result."""
 FAILURE, STOP = "failed.json", "stopped.json"
 """In a trial's folder: what the driver says of its end."""
 FINISHED_BY = "finished_by"
@@ -132,6 +137,8 @@ class Attempt:
         write_together(self.folder, files)
         write_checked(self.folder / RECORD, record.to_json().encode())
         kept = {BEGUN, RECORD, TRACEBACK, *record.files.values()}
+        if not record.result.status.finished:
+            kept.add(PROGRESS)
         for name in set(names_in(self.folder)) - kept:
             (self.folder / name).unlink(missing_ok=True)
 
@@ -156,6 +163,11 @@ class Attempt:
     def note_error(self, traceback: str) -> None:
         """Keep a traceback beside the record."""
         write_text(self.folder / TRACEBACK, redact(traceback))
+
+    def note_progress(self, progress: str) -> None:
+        """Show that the attempt goes on; a store that is full or away is no reason to end it."""
+        with suppress(*store_errors()):
+            write_text(self.folder / PROGRESS, progress)
 
     def error(self) -> str:
         """Return the traceback of this attempt, empty if it noted none."""
@@ -313,6 +325,26 @@ class TrialFolder:
         target = free_name(self.folder / name, DAMAGED)
         rename(self.folder / name, target)
         return target
+
+    def progress(self) -> str:
+        """Return what changes while the trial goes on: its newest attempt and how far that is."""
+        attempts = self.attempts()
+        if not attempts:
+            return ""
+        newest = attempts[-1].folder
+        try:
+            return f"{newest.name} {read_text(newest / PROGRESS)}"
+        except FileNotFoundError:
+            return newest.name
+
+    def last_written(self) -> float | None:
+        """Return when the newest attempt last wrote, in seconds since the epoch; None if never."""
+        times = []
+        for attempt in self.attempts()[-1:]:
+            for name in (BEGUN, PROGRESS, RECORD):
+                with suppress(*store_errors()):
+                    times.append(modified(attempt.folder / name))
+        return max(times, default=None)
 
     def forgive(self) -> None:
         """Forget that the trial failed, so that it is tried again."""

@@ -61,6 +61,8 @@ SCATTER_SIDE = 128
 """Pixels per side of a scatter of points."""
 SHOWN = 500
 """Points of a probe that are kept for a picture."""
+PROGRESS_SECONDS = 10.0
+"""Least time between two notes of progress, which cost a request each in an object store."""
 LOOKS = 8
 """Probes whose samples are kept: an event's onset lies a few probes before its detection."""
 
@@ -287,6 +289,7 @@ class TrialRun:
         self._kept: dict[str, Writer] = {}
         self._seen: deque[Look] = deque(maxlen=LOOKS)
         self._evidence: dict[str, Look] = {}
+        self._noted = -math.inf
         if latest is not None:
             self._continue(*latest)
         self._clock = time.monotonic() - self.record.result.seconds
@@ -307,6 +310,7 @@ class TrialRun:
         budget = self.spec.train.discriminator_updates
         points, stop = self._train() if self.record.points else ([], None)
         trained = time.monotonic()
+        self._note_progress("evaluating")
         images = self.trainer.sample(self.spec.measure.samples, self.evaluator.noise())
         done = self._at() >= budget and stop is None
         scores = [] if self.record.points else self._probed()
@@ -331,8 +335,15 @@ class TrialRun:
                 read += self._probed()
                 self._probe_seconds += time.monotonic() - begun
             points += read
+            self._note_progress("training")
             stop = self._stopping(read) or self._late()
         return points, stop
+
+    def _note_progress(self, what: str) -> None:
+        """Show the driver that the trial goes on. A trainer that makes no update does not."""
+        if time.monotonic() - self._noted > PROGRESS_SECONDS:
+            self._noted = time.monotonic()
+            self.attempt.note_progress(f"{what} at {self._at()}")
 
     def _late(self) -> str | None:
         """Return what stops the trial if it has had its time."""

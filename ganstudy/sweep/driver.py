@@ -43,7 +43,7 @@ from ganstudy.sweep.source import FixedPlan, Source
 from ganstudy.trial import TrialSpec, labels_of, latents_of
 
 KEEP_SECONDS = 20.0
-"""Longest time between the loss of the cluster's head and the end of the call."""
+"""Longest time between the loss of the cluster and the end of the call."""
 JUDGE_SAMPLES = 1000
 """Samples of an arm's best generator for the kernel distance on ImageNet features."""
 
@@ -158,10 +158,10 @@ class Run:
             return
         from ganstudy.sweep import ray_tune
 
-        def lost(head: str) -> None:
+        def lost(what: str) -> None:
             """Keep what there is, in the watchdog's thread: Ray will end this process shortly."""
             display.__exit__(None, None, None)  # or the message would not be seen
-            display.console.print(Text(lost_head(head, self.folder.folder)), soft_wrap=True)
+            display.console.print(Text(lost_cluster(what, self.folder.folder)), soft_wrap=True)
             keeping = threading.Thread(target=self._keep, daemon=True)
             keeping.start()
             keeping.join(KEEP_SECONDS)
@@ -215,10 +215,10 @@ class Run:
         self.tracking_open = False
 
 
-def lost_head(head: str, folder: Path) -> str:
-    """Return what to tell the user when the cluster's head is lost."""
+def lost_cluster(what: str, folder: Path) -> str:
+    """Return what to tell the user when `what` of the cluster is lost."""
     return (
-        f"the cluster is lost: its head at {head} no longer answers. Rows written so far are in "
+        f"the cluster is lost: {what} no longer answers. Rows written so far are in "
         f"{folder}; `ganstudy resume {folder}` goes on, on another cluster by --address"
     )
 

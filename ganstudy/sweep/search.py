@@ -272,6 +272,8 @@ class TpeSearch:
         reports = trial.primary.losses(record.points)
         # Of a trial that a rule or its clock stopped, the score so far is no score of its config.
         cut = not record.result.status.finished or reason == TIME_LIMIT
+        if cut and not reports:  # ended from outside, before its first score
+            return Outcome(TrialState.FAIL)
         score = score_record(record, status, replace(self._score_rule, keep_stopped=cut))
         lasting = {event.kind for event in record.events if event.ended is None}
         if lasting.intersection(WORTHLESS):

@@ -60,3 +60,6 @@ class Observer(Protocol):
 
     def failed(self, trial: TrialSpec, reason: str) -> None:
         """A trial has failed for good."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should not miss."""

@@ -92,6 +92,8 @@ COLLAPSE = Event("mode_collapse", 20, 40, 1.0, {})
         # Stopped by an event: a failure by the comparison rule, so one for the search as well.
         ([3.0, 1.0], {"status": TrialStatus.STOPPED}, TrialState.COMPLETE, math.inf),
         ([3.0, 1.0], {"status": RUNNING, "failed": "out of memory"}, TrialState.FAIL, None),
+        # Ended from outside before its first score, which says nothing about its config.
+        ([], {"status": RUNNING, "stopped": "time_limit"}, TrialState.FAIL, None),
         ([3.0, 1.0], {"status": RUNNING}, TrialState.RUNNING, None),
     ],
 )  # fmt: skip

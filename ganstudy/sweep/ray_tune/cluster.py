@@ -1,4 +1,4 @@
-"""The cluster: connecting to it, what it offers, and whether its head still answers."""
+"""The cluster: connecting to it, what it offers, and whether it still answers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 LOOK_SECONDS = 90.0
 """How long a node may take to start a process and look around."""
 PROBE_SECONDS, SILENT_SECONDS = 2.0, 20.0
-"""How often the head is probed, and after how long without an answer it is lost.
+"""How often head and raylet are probed, and after how long without an answer they are lost.
 
 Ray itself ends the driver without a word after 60 s.
 """
@@ -208,10 +208,15 @@ def fitting(resources: Resources) -> int:
     )
     if slots < 1:
         raise ClusterError(
-            f"no trial fits: one asks for {offer(asked)}, the nodes offer "
-            f"{'; '.join(map(offer, nodes))}"
+            f"no trial fits: one asks for {offer(asked)}, the nodes offer {offers()}"
         )
     return slots
+
+
+def offers() -> str:
+    """Return in words what the nodes have that are alive."""
+    nodes = [offer(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return "; ".join(nodes) or "nothing"
 
 
 def offer(found: dict[str, float]) -> str:
@@ -319,31 +324,59 @@ def _refuse_unfit(found: NodeCheck, folder: str) -> None:
 
 
 class Watchdog:
-    """Probes the cluster's head and says when it is lost, which Ray tells nobody."""
+    """Probes the cluster's head and this machine's raylet, whose loss Ray tells nobody.
+
+    Without its raylet a driver starts no process and hears of none. Ray ends the trials then, and
+    the driver would wait for them for ever. The loss of any other node is Tune's to recover from.
+    """
 
     def __init__(self, lost: Callable[[str], None]) -> None:
-        """Call `lost`, in a thread, with the address of a head that has fallen silent."""
+        """Call `lost`, in a thread, with what has fallen silent."""
         self._lost = lost
         self._ended = threading.Event()
-        self._address = str(ray.get_runtime_context().gcs_address)
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._head = str(ray.get_runtime_context().gcs_address)
+        self._node_id = ray.get_runtime_context().get_node_id()
+        node = next(node for node in ray.nodes() if node["NodeID"] == self._node_id)
+        self._raylet = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+        self._given_up = threading.Event()
+        """Set once the head has given up this machine's raylet, which may be stopped."""
+        self._threads = [
+            threading.Thread(target=target, name="watchdog", daemon=True)
+            for target in (self._watch, self._ask_head)
+        ]
 
     def __enter__(self) -> Watchdog:
         """Begin to watch."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
         """End."""
         self._ended.set()
+        self._threads[-1].join(PROBE_SECONDS)  # it must not ask while Ray shuts down
 
     def _watch(self) -> None:
-        heard = time.monotonic()
+        heard = dict.fromkeys((self._head, self._raylet), time.monotonic())
         while not self._ended.wait(PROBE_SECONDS):
-            try:
-                reach(self._address, PROBE_SECONDS)
-                heard = time.monotonic()
-            except OSError:
-                if time.monotonic() - heard > SILENT_SECONDS:
-                    self._lost(self._address)
+            for address in heard:
+                with suppress(OSError):
+                    reach(address, PROBE_SECONDS)
+                    heard[address] = time.monotonic()
+            silent = [a for a, last in heard.items() if time.monotonic() - last > SILENT_SECONDS]
+            if not silent and self._given_up.is_set():
+                silent = [self._raylet]
+            if silent:
+                head = self._head in silent
+                self._lost(f"its head at {self._head}" if head else
+                           f"Ray's process on this machine (raylet, {self._raylet})")  # fmt: skip
+                return
+
+    def _ask_head(self) -> None:
+        """Ask the head about our raylet; in a thread, since a lost head never answers."""
+        while not self._ended.wait(PROBE_SECONDS):
+            with suppress(Exception):  # the head is lost, as the other thread finds out
+                alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+                if self._node_id not in alive:
+                    self._given_up.set()
                     return

@@ -17,7 +17,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.search import Searcher
 
 from ganstudy.provenance import code_hash
-from ganstudy.records import TrialStatus
+from ganstudy.records import TIME_LIMIT, TrialStatus
 from ganstudy.storage import (
     full_disk,
     has_no_space,
@@ -28,10 +28,18 @@ from ganstudy.storage import (
 )
 from ganstudy.store import StudyFolder, TrialFolder, reason_of
 from ganstudy.study.spec import StudySpec
-from ganstudy.sweep.ray_tune.cluster import Watchdog, connected, fitting, request, started
+from ganstudy.sweep.ray_tune.cluster import (
+    Watchdog,
+    connected,
+    fitting,
+    offers,
+    request,
+    started,
+)
 from ganstudy.sweep.ray_tune.schedulers import scheduler
 from ganstudy.sweep.source import ClusterError, Observer, Source
 from ganstudy.sweep.temporary import LONGEST_BYTES, find_base, private_folder
+from ganstudy.sweep.watch import Watch
 from ganstudy.trial import Heartbeat, TrialSpec, trial_steps
 
 GROWTH = 64
@@ -169,7 +177,8 @@ class ObserverCallback(NotPickled, tune.Callback):
 
     Tune starts a trial again however often it fails: that of a node that left is nobody's fault.
     A trial that failed of itself more than `retries` times is noted as failed; Tune has set its
-    next start in motion by then, and that ends at once.
+    next start in motion by then, and that ends at once. The same holds for a trial whose process
+    was ended because its time was up.
     """
 
     def __init__(
@@ -181,27 +190,61 @@ class ObserverCallback(NotPickled, tune.Callback):
         self._failures: dict[str, int] = {}
         self.full_disk: OSError | None = None
         """Why the sweep has to stop: every attempt would fail for want of space."""
+        self._watch = Watch(folder)
+        self._started: dict[str, Any] = {}
+        """Trial -> Tune's object of it."""
+        self._ended: dict[str, str] = {}
+        """Why a trial's process was ended by `_end`."""
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        """Some tenths of a second have passed: end trials that make no progress."""
+        for trial, reason in self._watch.look():
+            self._end(trial, reason)
+        if self._watch.idle():
+            self._observer.say(f"no trial runs, and some are left: the cluster offers {offers()}; "
+                               f"they wait for nodes with room to join")  # fmt: skip
+
+    def _end(self, trial: TrialSpec, reason: str) -> None:
+        """End a trial's process from outside, whatever it is at; `on_trial_recover` follows."""
+        if reason == TIME_LIMIT:
+            try:
+                self._folder.trial(trial.trial_id).stop(TIME_LIMIT)
+            except store_errors() as away:
+                reason = f"the time limit could not be noted: {away}"
+        self._ended[trial.trial_id] = reason
+        # Not `ray.cancel`: a process that is stopped, or that holds Python's lock, heeds nobody.
+        if (actor := self._started[trial.trial_id].temporary_state.ray_actor) is not None:
+            ray.kill(actor)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial begins, or begins again."""
-        self._observer.started(self._searcher.given[trial.trial_id])
+        spec = self._searcher.given[trial.trial_id]
+        self._started[spec.trial_id] = trial
+        self._watch.start(spec)
+        self._observer.started(spec)
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
         """A trial was evaluated."""
+        self._watch.note(result["beat"].trial_id)
         self._observer.beat(result["beat"])
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial has ended; one that has not said so itself was stopped by the scheduler."""
         beat = trial.last_result["beat"]
+        self._watch.end(beat.trial_id)
         if not beat.status.finished:
             self._observer.beat(beat._replace(status=TrialStatus.STOPPED))
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial's process failed; Tune starts it again."""
         spec, error = self._searcher.given[trial.trial_id], error_of(trial)
-        if node_left(error):
+        self._watch.end(spec.trial_id)
+        ended = self._ended.pop(spec.trial_id, None)
+        if ended == TIME_LIMIT:  # its next start finds it stopped
+            return
+        if ended is None and node_left(error):
             self._observer.retried(spec, "its node left the cluster")
             return
         if has_no_space(error):
@@ -209,16 +252,20 @@ class ObserverCallback(NotPickled, tune.Callback):
             return
         failures = self._failures[spec.trial_id] = self._failures.get(spec.trial_id, 0) + 1
         folder = self._folder.trial(spec.trial_id)
-        reason = died(error, text_of(trial))
+        reason = ended or died(error, text_of(trial))
         try:
             if failures <= self._retries:
-                self._observer.retried(spec, reason_of(folder.error()) or reason)
+                self._observer.retried(spec, ended or reason_of(folder.error()) or reason)
                 return
             reason = folder.fail(reason)
         except store_errors() as away:  # an exception in here would end the whole sweep
             reason = f"{reason} ({away})"
         trial.max_failures = 0  # should its next start fail, too, it is the last
         self._observer.failed(spec, reason)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """The next start of a trial that had failed for good has failed, too."""
+        self._watch.end(Path(trial.config["folder"]).name)  # the searcher has forgotten it
 
 
 class FullDisk(NotPickled, tune.Stopper):
@@ -288,7 +335,7 @@ def execute(
     observer: Observer,
     spec: StudySpec,
     address: str | None = None,
-    lost: Callable[[str], None] = lambda address: None,
+    lost: Callable[[str], None] = lambda what: None,
     actor: type[TrialActor] = TrialActor,
 ) -> None:
     """Run every trial of `source` on Ray: a local one that ends with this call, or `address`.
@@ -299,7 +346,7 @@ def execute(
         observer: Hears what happens.
         spec: The study: its resources, retries and stopping.
         address: A Ray cluster.
-        lost: Called, in a thread, once the cluster's head is lost: this call may not return then.
+        lost: Called, in a thread, with what is lost of the cluster: this call may not return then.
         actor: What runs the trials.
     """
     searcher = SourceSearcher(source, folder)
