@@ -44,7 +44,6 @@ class Display:
         self._running: set[str] = set()
         self._ended: dict[str, TrialStatus] = {}
         self._best: dict[str, float] = {}
-        self._trial_best: dict[str, float] = {}
         self._messages: list[str] = []
         self._live: Live | None = None
 
@@ -76,14 +75,10 @@ class Display:
         """A trial was evaluated."""
         arm = self._arms[beat.trial_id]
         self._progress[beat.trial_id] = beat.discriminator_updates / beat.budget
-        # The untrained generator's score is nobody's best.
-        if math.isfinite(beat.score) and beat.discriminator_updates > 0:
-            self._best[arm] = self._better(beat.score, self._best.get(arm, beat.score))
-            own = self._trial_best.get(beat.trial_id, beat.score)
-            self._trial_best[beat.trial_id] = self._better(beat.score, own)
+        if math.isfinite(beat.best):
+            self._best[arm] = self._better(beat.best, self._best.get(arm, beat.best))
         if beat.status.finished and beat.trial_id not in self._ended:
-            best = self._trial_best.get(beat.trial_id, math.nan)
-            told = f"{self.score} best {best:.4g}, last {beat.score:.4g}"
+            told = f"{self.score} best {beat.best:.4g}, last {beat.score:.4g}"
             self._end(beat.trial_id, beat.status, told)
 
     def retried(self, trial: TrialSpec, reason: str) -> None:

@@ -187,6 +187,8 @@ class Heartbeat(NamedTuple):
     """The primary score, NaN where there is none."""
     status: TrialStatus
     reason: str = ""
+    best: float = math.nan
+    """The primary score at the best checkpoint of all attempts, NaN where there is none."""
 
 
 def run_trial(
@@ -257,7 +259,8 @@ def _beat(spec: TrialSpec, record: TrialRecord) -> Heartbeat:
     score = record.values_at(at).get(spec.primary.name, math.nan)
     budget = spec.train.discriminator_updates
     result = record.result
-    return Heartbeat(spec.trial_id, at, budget, score, result.status, result.reason)
+    best = record.values_at(result.best_at).get(spec.primary.name, math.nan)
+    return Heartbeat(spec.trial_id, at, budget, score, result.status, result.reason, best)
 
 
 class Look(NamedTuple):

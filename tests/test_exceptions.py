@@ -76,7 +76,7 @@ def test_a_library_s_exception_reaches_the_driver_with_its_message():
 @pytest.mark.parametrize(
     "crossing",
     [
-        Heartbeat("ns-c00-s0", 20, 60, math.inf, TrialStatus.STOPPED, "time_limit"),
+        Heartbeat("ns-c00-s0", 20, 60, math.inf, TrialStatus.STOPPED, "time_limit", 1.5),
         NodeCheck("node", {"torch": "2"}, True),
     ],
 )

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
+from ganstudy.display import Display
 from ganstudy.measure.events import replay
 from ganstudy.records import PROBE_SCORE, TrialStatus
 from ganstudy.store import StudyFolder
@@ -80,6 +82,24 @@ def test_a_trial_killed_at_any_evaluation_goes_on_bit_for_bit(tiny, study):
             for f, r in ((folder, resumed), (study.trial("undisturbed"), undisturbed))
         )
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_best_score_that_is_shown_is_of_all_attempts(tiny, study):
+    tiny["measure"]["every"] = {"discriminator_updates": 10}
+    tiny["space"]["generator_optimizer.lr"] = {"log_uniform": [0.02, 0.03]}  # it gets worse
+    spec, folder = first(tiny), study.trial("best")
+    whole = run_trial(spec, study.trial("whole"))
+    scores = [p.value for p in whole.points if p.name == spec.primary.name][1:]
+    shown = []
+    for _ in range(len(scores) + 1):  # each attempt ends after one evaluation
+        console = Console(file=io.StringIO(), width=200)
+        with Display(console, 1, spec.primary.name, spec.primary.minimize) as display:
+            display.started(spec)
+            display.beat(next(trial_steps(spec, folder)))
+        shown.append(console.file.getvalue())
+    best = min(scores) if spec.primary.minimize else max(scores)
+    assert f"{spec.primary.name} best {best:.4g}, last {scores[-1]:.4g}" in shown[-1]
+    assert best != scores[-1], "the last attempt alone would show the same"
 
 
 def test_a_finished_trial_is_not_run_again(tiny, study):

@@ -641,7 +641,7 @@ LONG = {
     "long_ring": (16, NOTHING),
     "longest_ring": (12, NOTHING),
     "long_mnist5k": (12, NOTHING),
-    "long_stacked_mnist": (20, NOTHING),
+    "long_stacked_mnist": (17, NOTHING),
 }
 PARTS: dict[Part, tuple[Family, ...]] = {
     "choose": _families(CHOOSE_GAMES, CHOOSE),
