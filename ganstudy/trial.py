@@ -302,10 +302,12 @@ class TrialRun:
         self.record = record
         self.log.update(record.points)
         files = {role: attempt.folder / name for role, name in record.files.items()}
-        self.trainer.load_state_dict(attempt.read_file(files["state"], read_torch))
+        state = attempt.read_file(files["state"], read_torch)
         for path in files.values():
             content = attempt.read_file(path, read_checked)  # what is damaged is not handed on
             self._kept[path.name] = partial(_write_bytes, content=content)
+        # Last: a trainer with this state could not begin anew if another file was damaged.
+        self.trainer.load_state_dict(state)
 
     def step(self) -> TrialRecord:
         """Train up to the next evaluation, evaluate, record; return the record."""

@@ -34,6 +34,7 @@ class RecorderHere(Recorder):
     """Tracks in this process, on a real store: a process of its own takes seconds to start."""
 
     def __enter__(self):
+        self.folder.compact(running=True)
         self.catch_up()
         return self
 
@@ -48,7 +49,6 @@ class RecorderHere(Recorder):
 
     def _sync(self, running: bool) -> None:
         try:
-            self.folder.compact(running=running)
             Tracker(self.folder.folder, self.uri).sync(running)
         except Exception as error:
             self._note(tracking_failed(self.uri, error, self.folder.folder))
@@ -72,12 +72,15 @@ class Studies(NamedTuple):
         return CliRunner().invoke(app, [*map(str, arguments)])
 
     def running(self) -> list[Any]:
-        """Return the runs that MLflow holds for running."""
+        """Return the runs that MLflow holds for running, and end them for the next test."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(self.uri)
         ids = [found.experiment_id for found in client.search_experiments()]
-        return list(client.search_runs(ids, "attributes.status = 'RUNNING'"))
+        found = list(client.search_runs(ids, "attributes.status = 'RUNNING'"))
+        for run in found:
+            client.set_terminated(run.info.run_id, "KILLED")
+        return found
 
 
 def tiny_study() -> dict[str, Any]:

@@ -81,6 +81,16 @@ def test_a_damaged_state_costs_one_attempt_and_changes_no_row(studies, tmp_path,
     assert names == ["attempt-1.damaged", "attempt-2"], "one new attempt, and no retry"
 
 
+@pytest.mark.parametrize("pattern", ["generator-*.pt", "samples-*.png", "trial.json"])
+def test_a_damaged_file_beside_a_whole_state_changes_no_row(studies, tmp_path, pattern):
+    """The trainer must not begin anew with the state that it has loaded already."""
+    folder = studies.copy("midway", tmp_path)
+    for path in (folder / "trials" / OPEN / "attempt-1").glob(pattern):
+        cut(path)
+    assert_repaired(studies, folder, studies.resume(folder))
+    assert (folder / "trials" / OPEN / "attempt-1.damaged").exists()
+
+
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 @pytest.mark.parametrize("moment", ["midway", "finished"])
 def test_a_trial_whose_best_generator_is_damaged_is_run_again(studies, tmp_path, moment, damage):
