@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from ganstudy.exits import CLUSTER_LOST, INTERRUPTED, TOO_MANY_FAILED, WRONG_INPUT
 
@@ -30,7 +31,22 @@ if TYPE_CHECKING:
     from ganstudy.sweep.ending import Ending
     from ganstudy.sweep.ray_tune.jobs import Jobs
 
+
+class RefusingGroup(TyperGroup):
+    """Tells in one line of a damaged file that a command cannot do without."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        from ganstudy.storage import DamagedFile
+
+        try:
+            return super().invoke(ctx)
+        except DamagedFile as damage:
+            refuse(str(damage))
+
+
 app = typer.Typer(
+    cls=RefusingGroup,
     help="Which way of training a GAN is stable, and does it hold under the same tuning budget?",
     no_args_is_help=True,
     add_completion=False,
@@ -155,9 +171,11 @@ def texts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, st
 def opened(directory: Path) -> StudyFolder:
     """Return the study's folder, or refuse one that is none."""
     from ganstudy.store import StudyFolder
+    from ganstudy.study_files import check_links
 
     if not (directory / "study.yaml").exists():
         refuse(f"{directory} is not a study's folder: it holds no study.yaml")
+    check_links(directory)
     return StudyFolder(directory)
 
 
@@ -259,6 +277,7 @@ def run(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run a study from its YAML to its report."""
+    from ganstudy.known_stores import remember_store
     from ganstudy.sweep.driver import Run
 
     spec = read(study, overrides)
@@ -268,6 +287,7 @@ def run(
     directory = runs / (name or spec.study)
     uri = _tracking(runs, tracking_uri)
     folder, spec = _extended(directory, spec) if extend else (_created(directory), spec)
+    remember_store(directory, uri)
     driver = Run(spec, folder, uri, address, in_process)
     _drive(driver, max_trials, driver.begin)
 
@@ -499,6 +519,22 @@ def _tracked(folder: StudyFolder) -> str:
     return bare
 
 
+def _confirm_store(directory: Path, uri: str, given: str | None) -> None:
+    """Refuse a tracking store that came with the folder, unless the user names or named it."""
+    from ganstudy.known_stores import is_known_store, remember_store
+    from ganstudy.tracking import default_uri
+
+    if given is not None:
+        remember_store(directory, uri)
+    elif not is_known_store(directory, uri):
+        own = default_uri(directory.parent)
+        refuse(
+            f"{directory / 'tracking.json'} names {uri}, which nobody named here: nothing was "
+            f"sent there. If you trust it, run `ganstudy resume {directory} --tracking-uri {uri}`; "
+            f"else track the study beside it, by `--tracking-uri {own}`"
+        )
+
+
 @app.command()
 def resume(
     directory: StudyDir,
@@ -550,6 +586,7 @@ def resume(
             f"before its first trial: set it back, or mark the study as mixed by --force"
         )
     uri = _tracking(directory.parent, tracking_uri or _tracked(folder))
+    _confirm_store(directory, uri, tracking_uri)
     driver = Run(spec, folder, uri, address, in_process)
 
     def first() -> None:
@@ -931,6 +968,7 @@ def ui(
     if not uri.startswith("sqlite:///"):
         out.print(Text(f"this study is tracked by the server at {uri}"), soft_wrap=True)
         return
+    _confirm_store(directory, uri, None)
     try:
         page = Tracker(directory, uri).experiment_url()
     except (LookupError, OSError) as error:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ganstudy.storage import location, read_bytes
+from ganstudy.study_files import is_plain_name
 
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
@@ -154,16 +155,37 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
-        """Read back what `to_json` wrote, bit for bit."""
+        """Read back what `to_json` wrote, bit for bit.
+
+        Raises:
+            ValueError: If a value has the wrong type, or a file's name leads to another folder.
+        """
         data = json.loads(text)
         result = data["result"] | {"status": TrialStatus(data["result"]["status"])}
         columns = (data["points"][name] for name in Point._fields)
-        return cls(
+        record = cls(
             result=TrialResult(**result),
             points=[Point(*row) for row in zip(*columns, strict=True)],
             events=[Event(**event) for event in data["events"]],
             files=data["files"],
         )
+        record.check()
+        return record
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError for values of a wrong type, and for foreign file names."""
+        check_fields(asdict(self.result) | {"status": str(self.result.status)}, RESULT_TYPES)
+        for name, column in zip(Point._fields, zip(*self.points, strict=True), strict=False):
+            # In C: there are many.
+            if pa.array(column, type=POINTS_SCHEMA.field(name).type).null_count:
+                raise ValueError(f"{name} of a point must not be null")
+        if not set(self.result.machine) <= MACHINE_COLUMNS:
+            raise ValueError(f"machine has other keys than {', '.join(sorted(MACHINE_COLUMNS))}")
+        for event in self.events:
+            check_fields(asdict(event), EVENT_TYPES)
+        for role, name in self.files.items():
+            if not is_plain_name(name):
+                raise ValueError(f"the file of {role} must be a plain name, got {name!r:.100}")
 
     def values_at(self, discriminator_updates: int | None) -> dict[str, float]:
         """Return name -> value of every point taken at that update."""
@@ -172,6 +194,43 @@ class TrialRecord:
             for p in self.points
             if p.discriminator_updates == discriminator_updates
         }
+
+
+MACHINE_COLUMNS = frozenset(
+    {"torch", "cpu_capability", "threads", "memory_format", "device", "node"}
+)
+"""Columns of trials.parquet that a trial's `machine` fills: it must not overwrite others."""
+NUMBER = (int, float)
+RESULT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "status": str,
+    "reason": str,
+    "generator_updates": int,
+    "discriminator_updates": int,
+    "images_seen": int,
+    "started_at": NUMBER,
+    "seconds": NUMBER,
+    "train_seconds": NUMBER,
+    "evaluate_seconds": NUMBER,
+    "best_at": (int, type(None)),
+    "machine": dict,
+}
+EVENT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "onset": int,
+    "detected": int,
+    "severity": NUMBER,
+    "evidence": dict,
+    "ended": (int, type(None)),
+}
+
+
+def check_fields(values: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Raise ValueError for a value of another type, or a whole number beyond 64 bits."""
+    for key, kind in types.items():
+        value = values[key]
+        wrong = isinstance(value, bool) or not isinstance(value, kind)
+        if wrong or (isinstance(value, int) and abs(value) >= 2**63):
+            raise ValueError(f"{key} must not be {str(value)[:50]!r}")
 
 
 PROBE_SCORE = "probe/frechet_distance"

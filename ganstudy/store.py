@@ -46,6 +46,7 @@ from ganstudy.records import (
     trials_schema,
 )
 from ganstudy.storage import (
+    DamagedFile,
     Writer,
     create,
     is_remote,
@@ -54,6 +55,7 @@ from ganstudy.storage import (
     write_atomically,
     write_text,
 )
+from ganstudy.study_files import check_plan_row, resolve_inside
 
 BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
 FAILURE, STOP = "failed.json", "stopped.json"
@@ -66,6 +68,8 @@ UNBEGUN = {
 }  # fmt: skip
 """What a study's folder holds before `study.yaml`."""
 ATTEMPT = re.compile(r"attempt-(\d+)")
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of reading a file whose content is not what was written."""
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
 """What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
@@ -93,6 +97,11 @@ def reason_of(traceback: str) -> str:
         return line
     where = "GPU" if "CUDA" in line or "HIP" in line else "host"
     return f"out of memory ({where}): {line}"
+
+
+def resume_remedy(study: Path) -> str:
+    """Return the remedy for a damaged file of a study that can be made again."""
+    return f"`ganstudy resume {study}` repairs it"
 
 
 class Attempt:
@@ -143,11 +152,29 @@ class Attempt:
             return ""
 
     def read(self) -> TrialRecord | None:
-        """Return the record, or None where nothing was recorded yet."""
+        """Return the record, or None where nothing was recorded yet.
+
+        Raises:
+            DamagedFile: If it cannot be read.
+        """
+        path = self.folder / RECORD
         try:
-            return TrialRecord.from_json(read_text(self.folder / RECORD))
+            return TrialRecord.from_json(read_text(path))
         except FileNotFoundError:
             return None
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(path, resume_remedy(path.parents[3])) from None
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file that the record names.
+
+        Raises:
+            DamagedFile: If a link leads out of the study's folder.
+        """
+        study = self.folder.parent.parent.parent
+        return resolve_inside(study, f"trials/{self.folder.parent.name}/{self.folder.name}/{name}")
 
 
 class TrialFolder:
@@ -230,6 +257,10 @@ class TrialFolder:
             return str(json.loads(read_text(self.folder / name))["reason"])
         except FileNotFoundError:
             return None
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(self.folder / name, resume_remedy(self.study)) from None
 
     def standing(self, result: TrialResult, running: bool) -> tuple[TrialStatus, str]:
         """Return how the trial stands, and why.
@@ -357,8 +388,18 @@ class StudyFolder:
         write_text(self.folder / name, json.dumps(content, indent=1, sort_keys=True))
 
     def read_json(self, name: str) -> Any:
-        """Read one JSON file of the study."""
-        return json.loads(read_text(self.folder / name))
+        """Read one JSON file of the study.
+
+        Raises:
+            DamagedFile: If it holds no JSON object.
+            FileNotFoundError: If it is not there.
+        """
+        try:
+            return dict(json.loads(read_text(self.folder / name)))
+        except DamagedFile:
+            raise
+        except MALFORMED:
+            raise DamagedFile(self.folder / name, resume_remedy(self.folder)) from None
 
     def write_plan(self, plan: Iterable[Mapping[str, Any]]) -> None:
         """Write who the trials are, one JSON line each, in the order of the plan."""
@@ -371,9 +412,20 @@ class StudyFolder:
         write_text(path, read_text(path) + _lines(identities))
 
     def read_plan(self) -> list[dict[str, Any]]:
-        """Return who the trials are, in the order of the plan."""
-        text = read_text(self.folder / "plan.jsonl")
-        return [json.loads(line) for line in text.splitlines()]
+        """Return who the trials are, in the order of the plan.
+
+        Raises:
+            DamagedFile: If it is missing, or a line is no trial of a plan.
+        """
+        path = self.folder / "plan.jsonl"
+        try:
+            return [check_plan_row(json.loads(line)) for line in read_text(path).splitlines()]
+        except DamagedFile:
+            raise
+        except FileNotFoundError:
+            raise DamagedFile(path, resume_remedy(self.folder), "is missing") from None
+        except MALFORMED:
+            raise DamagedFile(path, resume_remedy(self.folder)) from None
 
     def write_table(self, name: str, rows: pa.Table) -> None:
         """Write one parquet table, all of it or nothing."""

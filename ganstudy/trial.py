@@ -273,7 +273,7 @@ class TrialRun:
         """Take over rows, state and kept files of an earlier attempt."""
         self.record = record
         self.log.update(record.points)
-        files = {role: attempt.folder / name for role, name in record.files.items()}
+        files = {role: attempt.file(name) for role, name in record.files.items()}
         self.trainer.load_state_dict(read_torch(files["state"]))
         for path in files.values():
             content = read_bytes(path)

@@ -23,7 +23,8 @@ from ganstudy.records import (
     TrialStatus,
 )
 from ganstudy.registry import StudyError
-from ganstudy.store import Attempt, StudyFolder, last_line
+from ganstudy.storage import DamagedFile, read_text
+from ganstudy.store import MALFORMED, Attempt, StudyFolder, last_line, resume_remedy
 from ganstudy.study.outcomes import OUTCOMES, OutcomeRule, score_record
 from ganstudy.study.reading import read_yaml
 from ganstudy.study.space import (
@@ -252,8 +253,13 @@ def story(folder: StudyFolder, name: str) -> Story:
 def _budget(attempt: Attempt | None, record: TrialRecord) -> int | None:
     if attempt is None or "config" not in record.files:
         return None
-    config = json.loads((attempt.folder / record.files["config"]).read_text(encoding="utf-8"))
-    return int(config["train"]["discriminator_updates"])
+    path = attempt.file(record.files["config"])
+    try:
+        return int(json.loads(read_text(path))["train"]["discriminator_updates"])
+    except DamagedFile:
+        raise
+    except MALFORMED:
+        raise DamagedFile(path, resume_remedy(path.parents[3])) from None
 
 
 def _primary(folder: StudyFolder) -> Score:
@@ -277,7 +283,7 @@ def pictures(attempt: Attempt, record: TrialRecord) -> list[Picture]:
         roles[f"samples_at_{kind}"] = f"at {kind}"
     roles |= {"samples_best": "best checkpoint", "samples": "last"}
     found = ((what, record.files.get(role)) for role, what in roles.items())
-    return [Picture(what, attempt.folder / name) for what, name in found if name is not None]
+    return [Picture(what, attempt.file(name)) for what, name in found if name is not None]
 
 
 class Wanted(NamedTuple):

@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"exits", "registry", "records", "provenance", "storage"},
-    {"lease", "store", "tracking"},
+    {"exits", "registry", "records", "provenance", "storage", "limits", "study_files", "checksums"},
+    {"lease", "store", "tracking", "known_stores"},
     {"gan"},
     {"measure"},
     {"paths"},
@@ -22,15 +22,20 @@ LAYERS = [
     {"catalog", "reference", "doctor", "preview", "launch", "cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-TORCH_FREE = {"ganstudy.records", "ganstudy.storage", "ganstudy.study.outcomes"}
+TORCH_FREE = {
+    "ganstudy.records",
+    "ganstudy.storage",
+    "ganstudy.study_files",
+    "ganstudy.limits",
+    "ganstudy.study.outcomes",
+    "ganstudy.study.score_validity",
+}
 """What the analysis may import of the package."""
 DOORS = {
     "ray": {"ganstudy/sweep/ray_tune"},
     "optuna": {"ganstudy/sweep/search.py", "analysis/sensitivity/importance.py"},
     "mlflow": {"ganstudy/tracking.py"},
 }
-TORCH_FREE = {"ganstudy.records", "ganstudy.storage", "ganstudy.study.score_validity"}
-"""What the analysis may import of ganstudy."""
 FILES = sorted((ROOT / "ganstudy").rglob("*.py")) + sorted((ROOT / "analysis").rglob("*.py"))
 
 

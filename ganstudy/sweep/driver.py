@@ -26,7 +26,7 @@ from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import provenance, redact
-from ganstudy.records import read_events
+from ganstudy.records import TRIALS, read_events
 from ganstudy.storage import write_text
 from ganstudy.store import COMPONENTS, StudyFolder
 from ganstudy.study.checks import notes
@@ -37,6 +37,7 @@ from ganstudy.study.plan import plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.score_validity import find_doubts, recorded_facts, warning_text
 from ganstudy.study.spec import StudySpec
+from ganstudy.study_files import resolve_inside
 from ganstudy.sweep import local
 from ganstudy.sweep.recorder import Recorder
 from ganstudy.sweep.source import FixedPlan, Source
@@ -325,8 +326,8 @@ def _report_trial(
     checkpoint = spec.judgement.checkpoint
     at_update = trial["best_at" if checkpoint == "best" else "discriminator_updates"]
     trainer = build_trainer(_spec_of(spec, trial).train)
-    weights = read_torch(folder.folder / trial[f"generator_{checkpoint}"])
-    trainer.load_generator_state_dict(weights)
+    path = resolve_inside(folder.folder, trial[f"generator_{checkpoint}"], TRIALS)
+    trainer.load_generator_state_dict(read_torch(path))
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}
     for judge in judges:
         images = trainer.sample(judge.config.samples, judge.noise())
