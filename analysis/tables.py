@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from analysis.bare import (
     TableError,
@@ -24,6 +24,7 @@ from analysis.bare import (
     lacking,
     seen_space,
 )
+from ganstudy.checksums import DamagedFile
 from ganstudy.records import (
     CURVES,
     EVENTS,
@@ -33,8 +34,10 @@ from ganstudy.records import (
     SANITY,
     SCHEMAS,
     TRIALS,
+    column_types,
+    parse_study_table,
 )
-from ganstudy.storage import is_remote, read_bytes
+from ganstudy.storage import is_remote, read_bytes, read_text
 from ganstudy.study.outcomes import (
     OutcomeRule,
     ScoreRule,
@@ -44,9 +47,21 @@ from ganstudy.study.outcomes import (
     score_trials,
     select_counted,
 )
+from ganstudy.study.yaml_text import load_yaml
+from ganstudy.table_checks import MOST_POINTS, check_size, check_texts, check_types
 
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
+PROTOCOL_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "features": dict,
+    "features_facts": dict,
+    "n_generated": int,
+    "n_real": int,
+    "split": str,
+    "floor": (int, float),
+}
+"""What the protocol tells of each score, at least."""
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 PART = 2**18
 """Points that are looked at together."""
 
@@ -125,12 +140,17 @@ class Tables:
 
         All points of a large study are a hundred times what any figure is made from.
         """
+        path = self.folder / POINTS
         file = pq.ParquetFile(pa.BufferReader(self._points), read_dictionary=["trial_id", "name"])
+        check_types(path, file.schema_arrow, column_types(POINTS))
+        check_size(path, file.metadata, len(self._points), MOST_POINTS)
         chosen = list(columns) or POINTS_SCHEMA.names
         there = [name for name in chosen if name in file.schema_arrow.names]
         kinds = pa.schema([POINTS_SCHEMA.field(name) for name in chosen])
         for batch in file.iter_batches(PART, columns=there):
-            yield filled(pa.Table.from_batches([batch]), kinds).select(chosen)
+            part = pa.Table.from_batches([batch])
+            check_texts(path, part)
+            yield filled(part, kinds).select(chosen)
         yield filled(file.schema_arrow.empty_table().select(there), kinds).select(chosen)
 
     @cached_property
@@ -179,7 +199,7 @@ class Tables:
         return told
 
     def _read(self, name: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(read_bytes(self.folder / name)))
+        return parse_study_table(self.folder / name, read_bytes(self.folder / name))
 
 
 @dataclass(frozen=True)
@@ -266,14 +286,9 @@ class Study:
         tables = Tables(folder, name)
         if not (folder / "study.yaml").exists():
             return _bare(folder, tables, place)
-        protocol = _json(folder / "protocol.json") or {
-            "primary": "",
-            "minimize": True,
-            "scores": {},
-        }  # fmt: skip - without one it ended before it measured anything
-        text = (folder / "study.yaml").read_text(encoding="utf-8")
+        protocol = read_protocol(folder)
         tables.trials, missing = completed(tables.trials, str(place))
-        settings = YAML(typ="safe", pure=True).load(text)
+        settings = read_settings_of(folder)
         judgement_of(settings, str(place))
         missing += _missing(tables, settings)
         return cls(
@@ -473,8 +488,65 @@ def _missing(tables: Tables, settings: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def read_protocol(folder: Path) -> dict[str, Any]:
+    """Read how a study's scores were measured; without one it ended before it measured anything.
+
+    Raises:
+        DamagedFile: If a score lacks what the report tells of it.
+    """
+    path = folder / "protocol.json"
+    protocol = _json(path) or {"primary": "", "minimize": True, "scores": {}}
+    try:
+        check_protocol(protocol)
+    except MALFORMED as error:
+        raise DamagedFile(path, problem=f"is no protocol ({error!r:.200})") from None
+    return protocol
+
+
+def check_protocol(protocol: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for what is no protocol."""
+    kinds = {"primary": str, "minimize": bool, "scores": dict, "reported": dict, "notes": list}
+    plain = {"reported": {}, "notes": []} | dict(protocol)
+    wrong = [key for key, kind in kinds.items() if not isinstance(plain[key], kind)]
+    texts = [*plain["notes"], *plain["scores"], *plain["reported"]]
+    if wrong or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"other content than expected in {', '.join(wrong) or 'notes'}")
+    for name, how in (*plain["scores"].items(), *plain["reported"].items()):
+        for key, kind in PROTOCOL_TYPES.items():
+            if not isinstance(how[key], kind):
+                raise ValueError(f"{name}.{key} must not be {str(how[key])[:50]!r}")
+
+
+def read_settings_of(folder: Path) -> dict[str, Any]:
+    """Read a study's resolved YAML.
+
+    Raises:
+        DamagedFile: If it is none: it must name arms and a design.
+    """
+    path = folder / "study.yaml"
+    try:
+        settings = load_yaml(read_text(path))
+        parts = (settings["arms"], *settings["arms"].values(), settings["design"])
+        whole = settings["arms"] and all(isinstance(part, dict) for part in parts)
+        whole = whole and all(isinstance(arm, str) for arm in settings["arms"])
+        if whole and isinstance(settings["design"]["sampler"], str):
+            return dict(settings)
+    except DamagedFile:
+        raise
+    except (YAMLError, *MALFORMED):
+        pass
+    raise DamagedFile(path, problem="is no study as ganstudy writes it")
+
+
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(read_text(path)))
+    except DamagedFile:
+        raise
+    except MALFORMED:
+        raise DamagedFile(path, problem="is no JSON object") from None
 
 
 def _bare(folder: Path, tables: Tables, place: Path) -> Study:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ganstudy.storage import location, read_bytes
 from ganstudy.study_files import is_plain_name
+from ganstudy.table_checks import parse_table
 
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
@@ -344,6 +344,17 @@ TRIAL_COLUMNS = [
 ]
 
 
+REQUIRED_OF_TRIALS = ("arm", "trial_id", "config_id", "status")
+REQUIRED = {
+    POINTS: ("trial_id", "name", "discriminator_updates"),
+    EVENTS: ("trial_id", "kind", "onset", "detected", "severity", "evidence"),
+    REPORTED: ("arm", "trial_id", "name"),
+    CURVES: ("arm", "trial_id", "name"),
+    SANITY: ("experiment", "name", "direction"),
+}
+"""File -> columns that have a value in every row."""
+
+
 def trials_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
     """Return one schema for all arms: the fixed columns, then the union of `param.*`, `last.*`...
 
@@ -417,10 +428,10 @@ def load_results(folder: str | Path) -> Results:
     folder = location(folder)
     if not (folder / TRIALS).exists():
         raise FileNotFoundError(f"{folder} is not a study's folder: it holds no {TRIALS}")
-    frames = [_read(folder / TRIALS).to_pandas()]
+    frames = [read_table(folder / TRIALS).to_pandas()]
     for name, schema in SCHEMAS.items():
         path = folder / name
-        found = _read(path) if path.exists() else schema.empty_table()
+        found = read_table(path) if path.exists() else schema.empty_table()
         frames.append(found.to_pandas())
     return Results(*frames)
 
@@ -428,8 +439,30 @@ def load_results(folder: str | Path) -> Results:
 def read_events(folder: Path) -> pd.DataFrame:
     """Read the table of events of a study's folder; without one it is empty."""
     path = folder / EVENTS
-    return (_read(path) if path.exists() else EVENTS_SCHEMA.empty_table()).to_pandas()
+    return (read_table(path) if path.exists() else EVENTS_SCHEMA.empty_table()).to_pandas()
 
 
-def _read(path: Path) -> pa.Table:
-    return pq.read_table(pa.BufferReader(read_bytes(path)))
+def read_table(path: Path) -> pa.Table:
+    """Read a parquet table of a study.
+
+    Raises:
+        DamagedFile: If it is not as it was written.
+    """
+    return parse_study_table(path, read_bytes(path))
+
+
+def parse_study_table(path: Path, content: bytes) -> pa.Table:
+    """Decode a table of a study, or a table of trials of any name; see `parse_table`."""
+    columns = column_types(path.name)
+    required = [name for name in REQUIRED.get(path.name, REQUIRED_OF_TRIALS) if name in columns]
+    return parse_table(path, content, columns, required)
+
+
+def column_types(name: str) -> dict[str, pa.DataType]:
+    """Return the types of the columns that the table `name` always has."""
+    schema = SCHEMAS.get(name)
+    return (
+        dict(TRIAL_COLUMNS)
+        if schema is None
+        else dict(zip(schema.names, schema.types, strict=True))
+    )

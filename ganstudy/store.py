@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.lease import Lease
 from ganstudy.provenance import redact
 from ganstudy.records import (
@@ -46,7 +47,6 @@ from ganstudy.records import (
     trials_schema,
 )
 from ganstudy.storage import (
-    DamagedFile,
     Writer,
     create,
     is_remote,

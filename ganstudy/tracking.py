@@ -30,8 +30,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus
-from ganstudy.storage import DamagedFile, local_copy, name_of
+from ganstudy.storage import local_copy, name_of
 from ganstudy.study_files import read_png, resolve_inside
 
 ENVIRONMENT = {

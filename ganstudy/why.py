@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.records import (
     PROBE_SCORE,
     RECOVERY,
@@ -23,7 +24,7 @@ from ganstudy.records import (
     TrialStatus,
 )
 from ganstudy.registry import StudyError
-from ganstudy.storage import DamagedFile, read_text
+from ganstudy.storage import read_text
 from ganstudy.store import MALFORMED, Attempt, StudyFolder, last_line, resume_remedy
 from ganstudy.study.outcomes import OUTCOMES, OutcomeRule, score_record
 from ganstudy.study.reading import read_yaml

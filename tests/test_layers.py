@@ -10,7 +10,17 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"exits", "registry", "records", "provenance", "storage", "limits", "study_files", "checksums"},
+    {
+        "exits",
+        "registry",
+        "records",
+        "provenance",
+        "storage",
+        "limits",
+        "study_files",
+        "checksums",
+        "table_checks",
+    },
     {"lease", "store", "tracking", "known_stores"},
     {"gan"},
     {"measure"},
@@ -27,6 +37,10 @@ TORCH_FREE = {
     "ganstudy.storage",
     "ganstudy.study_files",
     "ganstudy.limits",
+    "ganstudy.checksums",
+    "ganstudy.table_checks",
+    "ganstudy.study.yaml_text",
+    "ganstudy.registry",
     "ganstudy.study.outcomes",
     "ganstudy.study.score_validity",
 }

@@ -10,6 +10,8 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ganstudy.limits import DEPTH, YAML_BYTES, YAML_NODES
 from ganstudy.registry import StudyError
 
+LARGEST = 2**64
+
 
 def load_yaml(text: str) -> Any:
     """Load YAML 1.2 safely: tags are refused, never executed.
@@ -27,9 +29,11 @@ def load_yaml(text: str) -> Any:
         if node is None:
             return None
         _check(node)
-        return constructor.construct_document(node)
+        data = constructor.construct_document(node)
     except RecursionError:
         raise _too_deep() from None
+    _check_numbers(data)
+    return data
 
 
 def _too_deep() -> StudyError:
@@ -70,3 +74,18 @@ def _children(node: Node) -> list[Node]:
     if isinstance(node, MappingNode):
         return [part for pair in node.value for part in pair]
     return list(node.value) if isinstance(node, SequenceNode) else []
+
+
+def _check_numbers(data: Any) -> None:
+    """Refuse a whole number beyond 64 bits, which no option takes and no table holds."""
+    seen: set[int] = set()
+    stack = [data]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise StudyError(
+                "", f"the whole number {str(value)[:30]}... does not fit into 64 bits"
+            )
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            stack.extend([*value, *value.values()] if isinstance(value, dict) else value)
