@@ -289,6 +289,7 @@ class Study:
         protocol = read_protocol(folder)
         tables.trials, missing = completed(tables.trials, str(place))
         settings = read_settings_of(folder)
+        _check_scores(tables.trials, folder / name)
         judgement_of(settings, str(place))
         missing += _missing(tables, settings)
         return cls(
@@ -486,6 +487,14 @@ def _missing(tables: Tables, settings: Mapping[str, Any]) -> list[str]:
     if not tables.has(POINTS):
         notes.append(f"There is no {POINTS}, so training curves and what reads them are missing")
     return notes
+
+
+def _check_scores(trials: pd.DataFrame, path: Path) -> None:
+    """Refuse scores that are no numbers: a study of ours has none."""
+    for column in trials:
+        is_score = str(column).startswith(("best.", "last."))
+        if is_score and not pd.api.types.is_numeric_dtype(trials[column].dropna().infer_objects()):
+            raise DamagedFile(path, problem=f"holds no numbers in the column {column!s:.100}")
 
 
 def read_protocol(folder: Path) -> dict[str, Any]:

@@ -28,8 +28,8 @@ NAMES = frozenset(
     {"trial_id", "arm", "config_id", "name", "study", "status", "result_hash", "kind"}
 )
 """Text columns that hold names."""
-NUMERIC = ("best.", "last.")
-PARAMETER = "param."
+SWEPT = ("param.", "best.", "last.")
+"""How the columns begin that a study adds."""
 UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException, OverflowError, MemoryError)
 """What reading a damaged or foreign parquet file raises."""
 REMEDY = "delete it, and `ganstudy resume {study}` writes it anew, or get the study again"
@@ -81,9 +81,7 @@ def check_types(path: Path, schema: pa.Schema, columns: Mapping[str, pa.DataType
         kind = _kind(field.type)
         if field.name in columns:
             allowed = {_kind(columns[field.name]), "null"}
-        elif field.name.startswith(NUMERIC):
-            allowed = {"number", "null"}
-        elif field.name.startswith(PARAMETER):
+        elif field.name.startswith(SWEPT):
             allowed = {"number", "text", "truth", "null"}
         else:
             continue
