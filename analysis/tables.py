@@ -28,6 +28,7 @@ from ganstudy.checksums import DamagedFile
 from ganstudy.records import (
     CURVES,
     EVENTS,
+    FILE_COLUMNS,
     POINTS,
     POINTS_SCHEMA,
     REPORTED,
@@ -48,6 +49,7 @@ from ganstudy.study.outcomes import (
     select_counted,
 )
 from ganstudy.study.yaml_text import load_yaml
+from ganstudy.study_files import resolve_name
 from ganstudy.table_checks import MOST_POINTS, check_size, check_texts, check_types
 
 UNKNOWN_DESIGN = "unknown"
@@ -290,6 +292,7 @@ class Study:
         tables.trials, missing = completed(tables.trials, str(place))
         settings = read_settings_of(folder)
         _check_scores(tables.trials, folder / name)
+        _check_names(tables.trials, folder / name)
         judgement_of(settings, str(place))
         missing += _missing(tables, settings)
         return cls(
@@ -495,6 +498,13 @@ def _check_scores(trials: pd.DataFrame, path: Path) -> None:
         is_score = str(column).startswith(("best.", "last."))
         if is_score and not pd.api.types.is_numeric_dtype(trials[column].dropna().infer_objects()):
             raise DamagedFile(path, problem=f"holds no numbers in the column {column!s:.100}")
+
+
+def _check_names(trials: pd.DataFrame, path: Path) -> None:
+    """Refuse a table that names a file outside the study's folder, before anything is drawn."""
+    for column in FILE_COLUMNS:
+        for file in trials[column].dropna().unique():
+            resolve_name(path.parent, file, path.name)
 
 
 def read_protocol(folder: Path) -> dict[str, Any]:

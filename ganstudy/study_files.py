@@ -33,6 +33,14 @@ def is_inside(name: object) -> bool:
     return not name.startswith(("/", "~")) and "://" not in name and ".." not in name.split("/")
 
 
+def resolve_name(folder: Path, name: object, source: str) -> Path:
+    """Return the path that `name` means as it is written; see `resolve_inside`."""
+    if not is_inside(name):
+        problem = f"names the file {str(name)[:200]!r}, which lies outside the study's folder"
+        raise DamagedFile(folder / source, REMEDY, problem)
+    return folder / str(name)
+
+
 def resolve_inside(folder: Path, name: object, source: str = "a table") -> Path:
     """Return the path of a file that a table or a record names.
 
@@ -44,10 +52,7 @@ def resolve_inside(folder: Path, name: object, source: str = "a table") -> Path:
     Raises:
         DamagedFile: If the name or a link leads out of `folder`.
     """
-    if not is_inside(name):
-        problem = f"names the file {str(name)[:200]!r}, which lies outside the study's folder"
-        raise DamagedFile(folder / source, REMEDY, problem)
-    path = folder / str(name)
+    path = resolve_name(folder, name, source)
     if is_remote(folder):
         return path
     root, real = os.path.realpath(folder), os.path.realpath(path)
