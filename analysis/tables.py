@@ -38,7 +38,7 @@ from ganstudy.records import (
     column_types,
     parse_study_table,
 )
-from ganstudy.storage import is_remote, read_bytes, read_text
+from ganstudy.storage import read_bytes, read_text
 from ganstudy.study.outcomes import (
     OutcomeRule,
     ScoreRule,
@@ -50,7 +50,7 @@ from ganstudy.study.outcomes import (
 )
 from ganstudy.study.yaml_text import load_yaml
 from ganstudy.study_files import resolve_name
-from ganstudy.table_checks import MOST_POINTS, check_size, check_texts, check_types
+from ganstudy.table_checks import MOST_POINTS, check_size, check_texts, check_types, read_schema
 
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
@@ -143,8 +143,8 @@ class Tables:
         All points of a large study are a hundred times what any figure is made from.
         """
         path = self.folder / POINTS
+        check_types(path, read_schema(path, self._points), column_types(POINTS))
         file = pq.ParquetFile(pa.BufferReader(self._points), read_dictionary=["trial_id", "name"])
-        check_types(path, file.schema_arrow, column_types(POINTS))
         check_size(path, file.metadata, len(self._points), MOST_POINTS)
         chosen = list(columns) or POINTS_SCHEMA.names
         there = [name for name in chosen if name in file.schema_arrow.names]
@@ -194,8 +194,8 @@ class Tables:
         for name, schema in SCHEMAS.items():
             path = self.folder / name
             if path.exists():
-                source = pa.BufferReader(read_bytes(path)) if is_remote(path) else path
-                missing = lacking(pq.read_schema(source).names, schema)
+                names = read_schema(path, read_bytes(path)).names
+                missing = lacking(names, schema)
                 if missing:
                     told.append(f"The table {name} has no column {', '.join(missing)}")
         return told
@@ -561,11 +561,14 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(read_text(path)))
+        found = json.loads(read_text(path))
     except DamagedFile:
         raise
     except MALFORMED:
-        raise DamagedFile(path, problem="is no JSON object") from None
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedFile(path, problem="is no JSON object")
+    return found
 
 
 def _bare(folder: Path, tables: Tables, place: Path) -> Study:

@@ -176,8 +176,11 @@ class TrialRecord:
         """Raise ValueError or TypeError for values of a wrong type, and for foreign file names."""
         check_fields(asdict(self.result) | {"status": str(self.result.status)}, RESULT_TYPES)
         for name, column in zip(Point._fields, zip(*self.points, strict=True), strict=False):
-            # In C: there are many.
-            if pa.array(column, type=POINTS_SCHEMA.field(name).type).null_count:
+            try:  # in C: there are many
+                nulls = pa.array(column, type=POINTS_SCHEMA.field(name).type).null_count
+            except OverflowError:
+                raise ValueError(f"{name} of a point does not fit into 64 bits") from None
+            if nulls:
                 raise ValueError(f"{name} of a point must not be null")
         if not set(self.result.machine) <= MACHINE_COLUMNS:
             raise ValueError(f"machine has other keys than {', '.join(sorted(MACHINE_COLUMNS))}")

@@ -19,8 +19,10 @@ MOST_CELLS = 200_000_000
 """Rows times columns of a table that is read as a whole."""
 MOST_POINTS = 2_000_000_000
 """Rows of a table that is read in parts."""
-CELLS_PER_BYTE = 1000
+CELLS_PER_BYTE = 100
 """Rows times columns for each byte of the file: constant columns take almost no space."""
+FEW_CELLS = 10_000_000
+"""Rows times columns that any file may tell of."""
 NAME_BYTES = 1000
 TEXT_BYTES = 100_000
 ALL_TEXT_BYTES = 1024**3
@@ -53,8 +55,8 @@ def parse_table(
     Raises:
         DamagedFile: If it is no such table, or too large to be decoded.
     """
+    schema = read_schema(path, content)
     try:
-        schema = pq.read_schema(pa.BufferReader(content))
         check_types(path, schema, columns)
         texts = [name for name in schema.names if pa.types.is_string(schema.field(name).type)]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
@@ -69,8 +71,24 @@ def parse_table(
     except DamagedFile:
         raise
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise _refused(path, f"is no parquet table that can be read ({reason})") from None
+        raise _unreadable(path, error) from None
+
+
+def read_schema(path: Path, content: bytes | pa.Buffer) -> pa.Schema:
+    """Read the columns of a parquet table.
+
+    Raises:
+        DamagedFile: If it is none.
+    """
+    try:
+        return pq.read_schema(pa.BufferReader(content))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> DamagedFile:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return _refused(path, f"is no parquet table that can be read ({reason})")
 
 
 def check_types(path: Path, schema: pa.Schema, columns: Mapping[str, pa.DataType]) -> None:
@@ -108,7 +126,7 @@ def _decoded(of: pa.DataType) -> pa.DataType:
 def check_size(path: Path, metadata: pq.FileMetaData, stored: int, most_rows: int) -> None:
     """Refuse a table whose header tells of more than a file of its size holds."""
     cells = metadata.num_rows * max(1, metadata.num_columns)
-    if metadata.num_rows > most_rows or cells > CELLS_PER_BYTE * stored:
+    if metadata.num_rows > most_rows or cells > max(FEW_CELLS, CELLS_PER_BYTE * stored):
         raise _refused(path, f"tells of {metadata.num_rows} rows in {stored} bytes")
     groups = range(metadata.num_row_groups)
     size = sum(max(0, metadata.row_group(group).total_byte_size) for group in groups)

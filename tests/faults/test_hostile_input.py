@@ -298,12 +298,12 @@ def test_a_file_that_is_no_parquet_is_refused(file, study):
 
 
 def test_a_table_of_countless_rows_takes_no_memory(study):
-    """Fifty million equal rows are a few kilobytes of parquet."""
+    """Fifty million equal rows are a quarter of a megabyte of parquet."""
     shutil.rmtree(study / "trials")
     rows = 50_000_000
     columns = {"arm": pa.nulls(rows), "trial_id": pa.nulls(rows), "best.x": pa.nulls(rows)}
     StudyFolder(study).write_table(TRIALS, pa.table(columns))
-    assert (study / TRIALS).stat().st_size < 100_000
+    assert (study / TRIALS).stat().st_size < 300_000
     before = pa.default_memory_pool().max_memory()
     refused(invoke("report", study), study / TRIALS, "rows")
     assert pa.default_memory_pool().max_memory() <= max(before, 100 * MEBIBYTE)
