@@ -20,12 +20,13 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from analysis.csv_text import to_csv
-from ganstudy.checksums import DamagedFile
+from ganstudy.checksums import DamagedFile, strip_checksum
 from ganstudy.cli import Careful, app
 from ganstudy.gan.datasets.folders import ImageFolder
 from ganstudy.known_stores import is_known_store, remember_store
 from ganstudy.records import TRIALS, TrialRecord, TrialResult, TrialStatus
 from ganstudy.registry import StudyError
+from ganstudy.storage import write_settings
 from ganstudy.store import StudyFolder
 from ganstudy.study.checks import load_study
 from ganstudy.study.replicate import parse_replicate
@@ -287,9 +288,9 @@ def test_a_configuration_that_is_repeated_has_a_plain_name():
 def test_the_study_of_a_folder_reads_no_other_study(real_study, tmp_path):
     study = tmp_path / "tiny"
     shutil.copytree(real_study, study)
-    text = (study / "study.yaml").read_text().splitlines(keepends=True)
     added = "replicate: {from: 's3://bucket/study', seeds: 2}\n"
-    (study / "study.yaml").write_text("".join([added, *text]))
+    text = strip_checksum("study.yaml", (study / "study.yaml").read_bytes()).decode()
+    write_settings(study / "study.yaml", added + text)
     result = invoke("resume", study, "--in-process")
     refused(result, "study.yaml")
     assert "s3" not in result.stderr, "the store was not asked"
