@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.bare import TableError
 from analysis.report import write_report
+from ganstudy.checksums import DamagedFile
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
     target = Path(arguments[1]) if len(arguments) == 2 else folder / "report.html"
     try:
         write_report(folder, target)
-    except (OSError, TableError) as error:
+    except (OSError, TableError, DamagedFile) as error:
         print(error, file=sys.stderr)
         return 2
     print(target)

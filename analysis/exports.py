@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.io
 
+from analysis.csv_text import to_csv
 from analysis.html import Front, drawing, slug
 from analysis.page import Figure, Gallery, Section, Table, walk
 from ganstudy.storage import is_remote, write_atomically, write_text
@@ -90,7 +91,7 @@ def write_csv(sections: Sequence[Section], folder: Path) -> list[Path]:
     written = []
     for name, data in _data(sections):
         written.append(folder / f"{name}.csv")
-        write_text(written[-1], data.to_csv(index=False))
+        write_text(written[-1], to_csv(data))
     return written
 
 

@@ -19,6 +19,7 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from analysis.csv_text import to_csv
 from analysis.page import Figure, Part, Picture, Section, Table
 
 CONFIG = {"displaylogo": False, "responsive": True}
@@ -115,7 +116,7 @@ def slug(key: str) -> str:
 
 def packed(data: pd.DataFrame | str) -> str:
     """Return text, or a table as CSV, compressed and as base64: pages hold a lot of them."""
-    text = data if isinstance(data, str) else data.to_csv(index=False)
+    text = data if isinstance(data, str) else to_csv(data)
     return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.page import Gallery, Picture, Section
 from analysis.tables import Study
 from ganstudy.records import TrialStatus
-from ganstudy.storage import read_bytes
+from ganstudy.study_files import read_png, resolve_inside
 
 
 class Pick(NamedTuple):
@@ -79,15 +79,18 @@ def _pick(why: str, row: pd.Series[Any], study: Study, column: str) -> Pick | No
 
 def section(study: Study) -> Section | None:
     """Return, per arm, the pictures that are there."""
-    galleries = []
+    galleries, broken = [], []
     for arm in study.arms:
         pictures = []
         for pick in sample_picks(study, arm):
-            path = study.folder / pick.image
-            if path.exists():
-                pictures.append(Picture(pick.why, pick.caption, read_bytes(path)))
+            path = resolve_inside(study.folder, pick.image, study.results.file)
+            content = read_png(path)
+            if content is not None:
+                pictures.append(Picture(pick.why, pick.caption, content))
+            elif path.exists():
+                broken.append(f"{pick.image} is not a PNG picture and is left out.")
         galleries.append(Gallery(arm, pictures))
-    if not any(gallery.pictures for gallery in galleries):
+    if not broken and not any(gallery.pictures for gallery in galleries):
         return None
     how = (
         f"The same latents for every trial. Best and lower median are single trials, ranked by "
@@ -95,4 +98,4 @@ def section(study: Study) -> Section | None:
         "shows its last state. Where configurations have several seeds, the best trial need not "
         "be of the arm's best configuration."
     )
-    return Section("samples", "Samples", [how, *galleries])
+    return Section("samples", "Samples", [how, *broken, *galleries])

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from analysis.bare import (
     TableError,
@@ -23,15 +23,19 @@ from analysis.bare import (
     lacking,
     seen_space,
 )
+from ganstudy.checksums import DamagedFile
 from ganstudy.records import (
     CURVES,
     EVENTS,
+    FILE_COLUMNS,
     POINTS,
     POINTS_SCHEMA,
     REPORTED,
     SANITY,
     SCHEMAS,
     TRIALS,
+    column_types,
+    parse_study_table,
     read_table_bytes,
 )
 from ganstudy.storage import read_json, read_settings
@@ -44,9 +48,22 @@ from ganstudy.study.outcomes import (
     score_trials,
     select_counted,
 )
+from ganstudy.study.yaml_text import load_yaml
+from ganstudy.study_files import resolve_name
+from ganstudy.table_checks import MOST_POINTS, check_size, check_texts, check_types, read_schema
 
 UNKNOWN_DESIGN = "unknown"
 """Sampler of a bare table of trials."""
+PROTOCOL_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "features": dict,
+    "features_facts": dict,
+    "n_generated": int,
+    "n_real": int,
+    "split": str,
+    "floor": (int, float),
+}
+"""What the protocol tells of each score, at least."""
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 PART = 2**18
 """Points that are looked at together."""
 
@@ -125,12 +142,17 @@ class Tables:
 
         All points of a large study are a hundred times what any figure is made from.
         """
+        path = self.folder / POINTS
+        check_types(path, read_schema(path, self._points), column_types(POINTS))
         file = pq.ParquetFile(pa.BufferReader(self._points), read_dictionary=["trial_id", "name"])
+        check_size(path, file.metadata, len(self._points), MOST_POINTS)
         chosen = list(columns) or POINTS_SCHEMA.names
         there = [name for name in chosen if name in file.schema_arrow.names]
         kinds = pa.schema([POINTS_SCHEMA.field(name) for name in chosen])
         for batch in file.iter_batches(PART, columns=there):
-            yield filled(pa.Table.from_batches([batch]), kinds).select(chosen)
+            part = pa.Table.from_batches([batch])
+            check_texts(path, part)
+            yield filled(part, kinds).select(chosen)
         yield filled(file.schema_arrow.empty_table().select(there), kinds).select(chosen)
 
     @cached_property
@@ -170,15 +192,16 @@ class Tables:
         """Return which columns the other tables lack, where another version wrote them."""
         told = []
         for name, schema in SCHEMAS.items():
-            if (self.folder / name).exists():
-                source = self._points if name == POINTS else self._bytes(name)
-                missing = lacking(pq.read_schema(pa.BufferReader(source)).names, schema)
+            path = self.folder / name
+            if path.exists():
+                content = self._points if name == POINTS else self._bytes(name)
+                missing = lacking(read_schema(path, content).names, schema)
                 if missing:
                     told.append(f"The table {name} has no column {', '.join(missing)}")
         return told
 
     def _read(self, name: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self._bytes(name)))
+        return parse_study_table(self.folder / name, self._bytes(name))
 
     def _bytes(self, name: str) -> bytes:
         """Return a table's file; one that a user brings, without a study, may lack a checksum."""
@@ -271,14 +294,11 @@ class Study:
         tables = Tables(folder, name)
         if not (folder / "study.yaml").exists():
             return _bare(folder, tables, place)
-        protocol = _json(folder / "protocol.json") or {
-            "primary": "",
-            "minimize": True,
-            "scores": {},
-        }  # fmt: skip - without one it ended before it measured anything
-        text = read_settings(folder / "study.yaml")
+        protocol = read_protocol(folder)
         tables.trials, missing = completed(tables.trials, str(place))
-        settings = YAML(typ="safe", pure=True).load(text)
+        settings = read_settings_of(folder)
+        _check_scores(tables.trials, folder / name)
+        _check_names(tables.trials, folder / name)
         judgement_of(settings, str(place))
         missing += _missing(tables, settings)
         return cls(
@@ -476,6 +496,71 @@ def _missing(tables: Tables, settings: Mapping[str, Any]) -> list[str]:
     if not tables.has(POINTS):
         notes.append(f"There is no {POINTS}, so training curves and what reads them are missing")
     return notes
+
+
+def _check_scores(trials: pd.DataFrame, path: Path) -> None:
+    """Refuse scores that are no numbers: a study of ours has none."""
+    for column in trials:
+        is_score = str(column).startswith(("best.", "last."))
+        if is_score and not pd.api.types.is_numeric_dtype(trials[column].dropna().infer_objects()):
+            raise DamagedFile(path, problem=f"holds no numbers in the column {column!s:.100}")
+
+
+def _check_names(trials: pd.DataFrame, path: Path) -> None:
+    """Refuse a table that names a file outside the study's folder, before anything is drawn."""
+    for column in FILE_COLUMNS:
+        for file in trials[column].dropna().unique():
+            resolve_name(path.parent, file, path.name)
+
+
+def read_protocol(folder: Path) -> dict[str, Any]:
+    """Read how a study's scores were measured; without one it ended before it measured anything.
+
+    Raises:
+        DamagedFile: If a score lacks what the report tells of it.
+    """
+    path = folder / "protocol.json"
+    protocol = _json(path) or {"primary": "", "minimize": True, "scores": {}}
+    try:
+        check_protocol(protocol)
+    except MALFORMED as error:
+        raise DamagedFile(path, problem=f"is no protocol ({error!r:.200})") from None
+    return protocol
+
+
+def check_protocol(protocol: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for what is no protocol."""
+    kinds = {"primary": str, "minimize": bool, "scores": dict, "reported": dict, "notes": list}
+    plain = {"reported": {}, "notes": []} | dict(protocol)
+    wrong = [key for key, kind in kinds.items() if not isinstance(plain[key], kind)]
+    texts = [*plain["notes"], *plain["scores"], *plain["reported"]]
+    if wrong or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"other content than expected in {', '.join(wrong) or 'notes'}")
+    for name, how in (*plain["scores"].items(), *plain["reported"].items()):
+        for key, kind in PROTOCOL_TYPES.items():
+            if not isinstance(how[key], kind):
+                raise ValueError(f"{name}.{key} must not be {str(how[key])[:50]!r}")
+
+
+def read_settings_of(folder: Path) -> dict[str, Any]:
+    """Read a study's resolved YAML.
+
+    Raises:
+        DamagedFile: If it is none: it must name arms and a design.
+    """
+    path = folder / "study.yaml"
+    try:
+        settings = load_yaml(read_settings(path))
+        parts = (settings["arms"], *settings["arms"].values(), settings["design"])
+        whole = settings["arms"] and all(isinstance(part, dict) for part in parts)
+        whole = whole and all(isinstance(arm, str) for arm in settings["arms"])
+        if whole and isinstance(settings["design"]["sampler"], str):
+            return dict(settings)
+    except DamagedFile:
+        raise
+    except (YAMLError, *MALFORMED):
+        pass
+    raise DamagedFile(path, problem="is no study as ganstudy writes it")
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.page import NONE, Section, Table, number
 from analysis.style import evenly
 from analysis.tables import Study
+from ganstudy.study_files import is_inside
 
 PARAMETER = "param."
 MOST_LISTED = 20_000
@@ -102,6 +103,11 @@ def trial_rows(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
             "seconds": trials["seconds"].astype(float),
             "events": _joined(marks, events["trial_id"], trials["trial_id"]),
             "parameters": parameter_texts(trials, ", "),
-            "samples": trials["samples"].fillna("").astype(str),
+            "samples": [_link(name) for name in trials["samples"]],
         }
     )
+
+
+def _link(name: object) -> str:
+    """Return a path within the study's folder, empty where there is none to link to."""
+    return str(name) if is_inside(name) else ""

@@ -7,7 +7,10 @@ lost to errors than the study allows, 2 wrong input, 3 the cluster was lost, 130
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
+import traceback
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -37,12 +41,35 @@ class RefusingGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        from ganstudy.storage import DamagedFile
+        from ganstudy.checksums import DamagedFile
 
         try:
             return super().invoke(ctx)
         except DamagedFile as damage:
             refuse(str(damage))
+        except UNEXPECTED as error:
+            if ctx.invoked_subcommand not in READERS or os.environ.get(TRACEBACK):
+                raise
+            refuse(unexpected(error))
+
+
+UNEXPECTED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a command may raise that reads a file with other content than ganstudy writes."""
+READERS = frozenset({"report", "status", "why", "events"})
+"""Commands that only read a study, which anybody may have written."""
+TRACEBACK = "GANSTUDY_TRACEBACK"
+
+
+def unexpected(error: Exception) -> str:
+    """Return the message about content that no check has refused."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return (
+        f"the study cannot be read: its files hold other content than ganstudy writes, or this is "
+        f"a fault of ganstudy ({told}, {place}); `ganstudy resume DIR` repairs what it can, and "
+        f"{TRACEBACK}=1 shows the traceback"
+    )
 
 
 app = typer.Typer(
@@ -54,8 +81,21 @@ app = typer.Typer(
 )
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that make a terminal do something, or show text in another order."""
+
+
 class Careful(Console):
-    """Prints no secret, whoever's message holds it: MLflow's, Ray's or a store's."""
+    """Prints no secret, whoever's message holds it: MLflow's, Ray's or a store's.
+
+    It sends no control character to the terminal that a study's text holds.
+    """
+
+    def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+        """Render as Console does; its own colours and movements are no text."""
+        for segment in super().render(*arguments, **options):
+            clean = segment.control is not None or not CONTROL.search(segment.text)
+            yield segment if clean else segment._replace(text=CONTROL.sub("?", segment.text))
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as Console does."""
@@ -122,6 +162,8 @@ TrackingUri = Annotated[
         help="MLflow store or server; RUNS/mlflow.db unless given.",
     ),
 ]
+LONGEST = 3000
+"""Characters of a message."""
 FEW = 12
 """Models of a family beyond which `list` shows the family alone."""
 
@@ -133,6 +175,8 @@ def main() -> None:
 
 def refuse(message: str) -> NoReturn:
     """Say what is wrong with the input and exit with 2."""
+    if len(message) > LONGEST:  # it quotes a value that somebody else may have written
+        message = f"{message[:LONGEST]} ..."
     err.print(Text(message), soft_wrap=True)
     raise typer.Exit(WRONG_INPUT)
 
@@ -171,9 +215,11 @@ def texts(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, st
 def opened(directory: Path) -> StudyFolder:
     """Return the study's folder, or refuse one that is none."""
     from ganstudy.store import StudyFolder
+    from ganstudy.study_files import check_links
 
     if not (directory / "study.yaml").exists():
         refuse(f"{directory} is not a study's folder: it holds no study.yaml")
+    check_links(directory)
     return StudyFolder(directory)
 
 
@@ -275,6 +321,7 @@ def run(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run a study from its YAML to its report."""
+    from ganstudy.known_stores import remember_store
     from ganstudy.sweep.driver import Run
 
     spec = read(study, overrides)
@@ -284,15 +331,21 @@ def run(
     directory = runs / (name or spec.study)
     uri = _tracking(runs, tracking_uri)
     folder, spec = _extended(directory, spec) if extend else (_created(directory), spec)
+    remember_store(directory, uri)
     driver = Run(spec, folder, uri, address, in_process)
     _drive(driver, max_trials, driver.begin)
 
 
 def _check_name(name: str | None) -> None:
-    from ganstudy.study.arm import NAME
+    from ganstudy.registry import StudyError
+    from ganstudy.study.arm import checked_name
 
-    if name is not None and not NAME.fullmatch(name):
-        refuse(f"--name: letters, digits, _ and - are needed, got {name!r}")
+    if name is None:
+        return
+    try:
+        checked_name(name)
+    except StudyError as error:
+        refuse(f"--name: {error}")
 
 
 def _check_executor(spec: StudySpec, address: str | None, runs: Path, in_process: bool) -> None:
@@ -364,8 +417,6 @@ def _check_cluster(spec: StudySpec, address: str, runs: Path) -> None:
 
 def _check_machine(spec: StudySpec) -> None:
     """Refuse a study of which no trial fits on this machine."""
-    import os
-
     import torch
 
     asked = spec.resources
@@ -543,6 +594,22 @@ def _tracked(folder: StudyFolder) -> str:
     return bare
 
 
+def _confirm_store(directory: Path, uri: str, given: str | None) -> None:
+    """Refuse a tracking store that came with the folder, unless the user names or named it."""
+    from ganstudy.known_stores import is_known_store, remember_store
+    from ganstudy.tracking import default_uri
+
+    if given is not None:
+        remember_store(directory, uri)
+    elif not is_known_store(directory, uri):
+        own = default_uri(directory.parent)
+        refuse(
+            f"{directory / 'tracking.json'} names {uri}, which was not named on this machine: "
+            f"nothing was sent there. If you trust it: `ganstudy resume {directory} "
+            f"--tracking-uri {uri}`; else track the study beside it: `--tracking-uri {own}`"
+        )
+
+
 @app.command()
 def resume(
     directory: StudyDir,
@@ -597,6 +664,7 @@ def resume(
             f"before its first trial: set it back, or mark the study as mixed by --force"
         )
     uri = _tracking(directory.parent, tracking_uri or _tracked(folder))
+    _confirm_store(directory, uri, tracking_uri)
     driver = Run(spec, folder, uri, address, in_process)
 
     def first() -> None:
@@ -1018,6 +1086,7 @@ def ui(
     if store_path(uri) is None:
         out.print(Text(f"this study is tracked by the server at {uri}"), soft_wrap=True)
         return
+    _confirm_store(directory, uri, None)
     try:
         page = _track_again(folder, uri)
     except (LookupError, OSError) as error:

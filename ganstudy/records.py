@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from ganstudy.checksums import RESTORE, DamagedFile, has_checksum, is_intact
 from ganstudy.storage import location, read_bytes, write_checked
+from ganstudy.study_files import is_plain_name
+from ganstudy.table_checks import parse_table
 
 TRIALS, POINTS, EVENTS, REPORTED, CURVES, SANITY = (
     "trials.parquet",
@@ -155,20 +157,44 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> TrialRecord:
-        """Read back what `to_json` wrote, bit for bit."""
+        """Read back what `to_json` wrote, bit for bit.
+
+        Raises:
+            ValueError: If a value has the wrong type, or a file's name leads to another folder.
+        """
         return cls.from_dict(json.loads(text))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
-        """Build from what the JSON of `to_json` holds."""
+        """Build from what the JSON of `to_json` holds; errors as of `from_json`."""
         result = data["result"] | {"status": TrialStatus(data["result"]["status"])}
         columns = (data["points"][name] for name in Point._fields)
-        return cls(
+        record = cls(
             result=TrialResult(**result),
             points=[Point(*row) for row in zip(*columns, strict=True)],
             events=[Event(**event) for event in data["events"]],
             files=data["files"],
         )
+        record.check()
+        return record
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError for values of a wrong type, and for foreign file names."""
+        check_fields(asdict(self.result) | {"status": str(self.result.status)}, RESULT_TYPES)
+        for name, column in zip(Point._fields, zip(*self.points, strict=True), strict=False):
+            try:  # in C: there are many
+                nulls = pa.array(column, type=POINTS_SCHEMA.field(name).type).null_count
+            except OverflowError:
+                raise ValueError(f"{name} of a point does not fit into 64 bits") from None
+            if nulls:
+                raise ValueError(f"{name} of a point must not be null")
+        if not set(self.result.machine) <= MACHINE_COLUMNS:
+            raise ValueError(f"machine has other keys than {', '.join(sorted(MACHINE_COLUMNS))}")
+        for event in self.events:
+            check_fields(asdict(event), EVENT_TYPES)
+        for role, name in self.files.items():
+            if not is_plain_name(name):
+                raise ValueError(f"the file of {role} must be a plain name, got {name!r:.100}")
 
     def values_at(self, discriminator_updates: int | None) -> dict[str, float]:
         """Return name -> value of every point taken at that update."""
@@ -177,6 +203,43 @@ class TrialRecord:
             for p in self.points
             if p.discriminator_updates == discriminator_updates
         }
+
+
+MACHINE_COLUMNS = frozenset(
+    {"torch", "cpu_capability", "threads", "memory_format", "device", "node"}
+)
+"""Columns of trials.parquet that a trial's `machine` fills: it must not overwrite others."""
+NUMBER = (int, float)
+RESULT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "status": str,
+    "reason": str,
+    "generator_updates": int,
+    "discriminator_updates": int,
+    "images_seen": int,
+    "started_at": NUMBER,
+    "seconds": NUMBER,
+    "train_seconds": NUMBER,
+    "evaluate_seconds": NUMBER,
+    "best_at": (int, type(None)),
+    "machine": dict,
+}
+EVENT_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "onset": int,
+    "detected": int,
+    "severity": NUMBER,
+    "evidence": dict,
+    "ended": (int, type(None)),
+}
+
+
+def check_fields(values: Mapping[str, Any], types: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Raise ValueError for a value of another type, or a whole number beyond 64 bits."""
+    for key, kind in types.items():
+        value = values[key]
+        wrong = isinstance(value, bool) or not isinstance(value, kind)
+        if wrong or (isinstance(value, int) and abs(value) >= 2**63):
+            raise ValueError(f"{key} must not be {str(value)[:50]!r}")
 
 
 PROBE_SCORE = "probe/frechet_distance"
@@ -290,6 +353,17 @@ TRIAL_COLUMNS = [
 ]
 
 
+REQUIRED_OF_TRIALS = ("arm", "trial_id", "config_id", "status")
+REQUIRED = {
+    POINTS: ("trial_id", "name", "discriminator_updates"),
+    EVENTS: ("trial_id", "kind", "onset", "detected", "severity", "evidence"),
+    REPORTED: ("arm", "trial_id", "name"),
+    CURVES: ("arm", "trial_id", "name"),
+    SANITY: ("experiment", "name", "direction"),
+}
+"""File -> columns that have a value in every row."""
+
+
 def trials_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
     """Return one schema for all arms: the fixed columns, then the union of `param.*`, `last.*`...
 
@@ -390,13 +464,30 @@ def write_table(path: Path, rows: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a parquet table.
+    """Read a parquet table of a study.
 
     Raises:
-        DamagedFile: If the table does not fit its checksum, or has none.
+        DamagedFile: If the table does not fit its checksum, has none, or is no table of a study.
         FileNotFoundError: If it is not there.
     """
-    return pq.read_table(pa.BufferReader(read_table_bytes(path)))
+    return parse_study_table(path, read_table_bytes(path))
+
+
+def parse_study_table(path: Path, content: bytes) -> pa.Table:
+    """Decode a table of a study, or a table of trials of any name; see `parse_table`."""
+    columns = column_types(path.name)
+    required = [name for name in REQUIRED.get(path.name, REQUIRED_OF_TRIALS) if name in columns]
+    return parse_table(path, content, columns, required)
+
+
+def column_types(name: str) -> dict[str, pa.DataType]:
+    """Return the types of the columns that the table `name` always has."""
+    schema = SCHEMAS.get(name)
+    return (
+        dict(TRIAL_COLUMNS)
+        if schema is None
+        else dict(zip(schema.names, schema.types, strict=True))
+    )
 
 
 def read_table_bytes(path: Path, *, required: bool = True) -> bytes:

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import uuid
@@ -31,6 +32,7 @@ from ganstudy.checksums import (
 from ganstudy.checksums import (
     DamagedFile as DamagedFile,
 )
+from ganstudy.limits import UNSUSPICIOUS, available_memory
 
 EDITED = "# edited by hand"
 """Last line of a `study.yaml` that somebody edited, in place of its checksum."""
@@ -201,11 +203,24 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: If it is not there.
+        DamagedFile: If it is a device or a pipe, which never ends, or does not fit into memory.
     """
     if not is_remote(path):
+        _check_regular(path)
         return path.read_bytes()
     remote = cast(Any, path)
     return bytes(remote.fs.cat_file(remote.path))
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what cannot be read to its end."""
+    found = path.stat()
+    kind = stat.S_IFMT(found.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # of a folder the reading itself complains
+        raise DamagedFile(path, "remove it", "is a pipe or a device, not a file")
+    if found.st_size > UNSUSPICIOUS and found.st_size > available_memory():
+        problem = f"has {found.st_size} bytes, more than the memory that is available"
+        raise DamagedFile(path, "use a machine with more memory", problem)
 
 
 def read_text(path: Path) -> str:

@@ -69,6 +69,7 @@ from ganstudy.storage import (
     write_text,
     write_together,
 )
+from ganstudy.study_files import check_plan_row, resolve_inside
 
 BEGUN, RECORD, TRACEBACK = "begun", "record.json", "traceback.txt"
 PROGRESS = "progress"
@@ -88,6 +89,8 @@ DAMAGED = "damaged"
 DAMAGED_ATTEMPT = re.compile(rf"attempt-(\d+)\.{DAMAGED}(-\d+)?")
 DAMAGE = "damage.txt"
 """In the folder of a damaged attempt: what is wrong with it."""
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""Errors of reading a file whose content is not what was written."""
 NO_MEMORY = re.compile(r"out of memory|MemoryError|allocate memory|Unable to allocate", re.I)
 """What torch, numpy, Python and the kernel say when memory has run out."""
 READERS = 16
@@ -188,8 +191,19 @@ class Attempt:
             return TrialRecord.from_dict(read_json(path, remedy))
         except FileNotFoundError:
             return None
-        except (AttributeError, KeyError, TypeError) as error:
-            raise DamagedFile(path, remedy, f"is no record ({error!r})") from None
+        except DamagedFile:
+            raise
+        except MALFORMED as error:
+            raise DamagedFile(path, remedy, f"is no record ({error!r:.200})") from None
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file that the record names.
+
+        Raises:
+            DamagedFile: If a link leads out of the study's folder.
+        """
+        study = TrialFolder(self.folder.parent).study
+        return resolve_inside(study, f"trials/{self.folder.parent.name}/{self.folder.name}/{name}")
 
     def read_file(self, path: Path, read: Callable[[Path, str], Read]) -> Read:
         """Return what `read` reads from a file that the record names.
@@ -509,13 +523,18 @@ class StudyFolder:
         """Return who the trials are, in the order of the plan.
 
         Raises:
-            DamagedFile: If the plan is missing, does not fit its checksum, or has none.
+            DamagedFile: If the plan is missing, does not fit its checksum, or has none, or if a
+                line is no trial of a plan.
         """
         path, remedy = self.folder / "plan.jsonl", resume_remedy(self.folder)
         try:
-            return read_lines(path, remedy)
+            return [check_plan_row(row) for row in read_lines(path, remedy)]
         except FileNotFoundError:
             raise DamagedFile(path, remedy, "is missing") from None
+        except DamagedFile:
+            raise
+        except MALFORMED as error:
+            raise DamagedFile(path, remedy, f"holds no trial ({error!r:.200})") from None
 
     def damages(self) -> dict[Path, str]:
         """Return the damaged attempts of all trials: folder that keeps it -> what is damaged."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ganstudy.records import Event, TrialStatus
+from ganstudy.study_files import read_png
 from ganstudy.why import Curve, Difference, Neighbour, Picture, Story, distance, troubles
 
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
@@ -210,7 +210,7 @@ def others(evidence: Mapping[str, Any]) -> str:
 def _print_paths(console: Console, pictures: Sequence[Picture]) -> None:
     wide = max((len(picture.what) for picture in pictures), default=0)
     for what, path in pictures:
-        gone = "" if path.exists() else " (no longer there)"
+        gone = "" if read_png(path) else " (no picture is there)"
         # A path that is broken into lines cannot be copied.
         console.print(Text(f"  {what:<{wide}}  {path}{gone}"), soft_wrap=True)
 
@@ -319,9 +319,10 @@ def page(story: Story) -> str:
 
 
 def _inlined(pictures: Sequence[Picture]) -> list[tuple[str, str]]:
-    """Return what each picture is and its content as a data URI; those that are gone are left."""
-    return [(what, _uri(path)) for what, path in pictures if path.exists()]
+    """Return what each picture is and its content as a data URI, without what is no PNG file."""
+    contents = [(what, read_png(path)) for what, path in pictures]
+    return [(what, _uri(content)) for what, content in contents if content]
 
 
-def _uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

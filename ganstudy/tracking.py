@@ -26,14 +26,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.provenance import read_study_id
 from ganstudy.records import EVENTS, POINTS, TRIALS, TrialStatus, table_remedy
 from ganstudy.storage import is_remote, local_copy, name_of, open_checked_table
+from ganstudy.study_files import read_png, resolve_inside
 from ganstudy.tracking_store import (
     FOLDER_TAG,
     OWN_STORE,
@@ -558,14 +561,42 @@ class Tracker:
         self._client.log_batch(run_id, metrics, *named)
 
     def _upload(self, run: Tracked, name: Any, below: str | None = None) -> None:
-        """Put a file of the study, if `name` is one, among a run's artifacts."""
+        """Put a file of the study, if `name` is one, among a run's artifacts.
+
+        Raises:
+            DamagedFile: If the name leads out of the study's folder, or the store names a place
+                for artifacts that it must not.
+        """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        # A picture that is missing is no reason to leave the study's runs open.
-        if isinstance(name, str) and (self.folder / name).exists():
-            with local_copy(self.folder / name) as path:
-                # Not by the client, which would ask for the run first.
-                get_artifact_repository(run.artifacts, self.uri).log_artifact(str(path), below)
+        if not isinstance(name, str):
+            return
+        source = resolve_inside(self.folder, name, TRIALS)
+        # A file that is missing is no reason to leave the study's runs open.
+        if not source.exists():
+            return
+        if below == "samples" and read_png(source) is None:  # the report says so
+            return
+        self._check_artifacts(run.artifacts)
+        with local_copy(source) as path:
+            # Not by the client, which would ask for the run first.
+            get_artifact_repository(run.artifacts, self.uri).log_artifact(str(path), below)
+
+    def _check_artifacts(self, place: str) -> None:
+        """Refuse a place for artifacts that a store of this runs folder names outside itself.
+
+        The store may have come with the runs folder, and could name any server or folder. What
+        a moved store names is corrected before (`relocate`).
+        """
+        store = store_path(self.uri)
+        if store is None or is_remote(self.folder):
+            return
+        if not store.is_relative_to(os.path.realpath(self.folder.parent)):
+            return  # the user named it
+        path = unquote(place.removeprefix("file://"))
+        if "://" in path or not Path(os.path.realpath(path)).is_relative_to(store.parent):
+            problem = f"keeps artifacts in {place}, outside its own folder"
+            raise DamagedFile(store, "name another store by --tracking-uri", problem)
 
     def _attach_study(self) -> None:
         """Put study, provenance, protocol and report on the parent run."""

@@ -301,7 +301,7 @@ class TrialRun:
         """Take over rows, state and kept files of an earlier attempt."""
         self.record = record
         self.log.update(record.points)
-        files = {role: attempt.folder / name for role, name in record.files.items()}
+        files = {role: attempt.file(name) for role, name in record.files.items()}
         state = attempt.read_file(files["state"], read_torch)
         for path in files.values():
             content = attempt.read_file(path, read_checked)  # what is damaged is not handed on

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ganstudy.checksums import DamagedFile
 from ganstudy.records import (
     PROBE_SCORE,
     RECOVERY,
@@ -23,7 +24,7 @@ from ganstudy.records import (
 )
 from ganstudy.registry import StudyError
 from ganstudy.storage import read_json
-from ganstudy.store import Attempt, StudyFolder, last_line
+from ganstudy.store import MALFORMED, Attempt, StudyFolder, last_line
 from ganstudy.study.outcomes import OUTCOMES, OutcomeRule, score_record
 from ganstudy.study.reading import read_yaml
 from ganstudy.study.space import (
@@ -252,8 +253,12 @@ def story(folder: StudyFolder, name: str) -> Story:
 def _budget(attempt: Attempt | None, record: TrialRecord) -> int | None:
     if attempt is None or "config" not in record.files:
         return None
-    config = read_json(attempt.folder / record.files["config"], attempt.remedy)
-    return int(config["train"]["discriminator_updates"])
+    path = attempt.file(record.files["config"])
+    config = read_json(path, attempt.remedy)
+    try:
+        return int(config["train"]["discriminator_updates"])
+    except MALFORMED:
+        raise DamagedFile(path, attempt.remedy, "is no trial") from None
 
 
 def _primary(folder: StudyFolder) -> Score:
@@ -277,7 +282,7 @@ def pictures(attempt: Attempt, record: TrialRecord) -> list[Picture]:
         roles[f"samples_at_{kind}"] = f"at {kind}"
     roles |= {"samples_best": "best checkpoint", "samples": "last"}
     found = ((what, record.files.get(role)) for role, what in roles.items())
-    return [Picture(what, attempt.folder / name) for what, name in found if name is not None]
+    return [Picture(what, attempt.file(name)) for what, name in found if name is not None]
 
 
 class Wanted(NamedTuple):

@@ -10,8 +10,19 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"checksums", "exits", "registry", "records", "provenance", "storage", "tracking_store"},
-    {"lease", "store", "tracking"},
+    {
+        "exits",
+        "registry",
+        "records",
+        "provenance",
+        "storage",
+        "limits",
+        "study_files",
+        "checksums",
+        "table_checks",
+        "tracking_store",
+    },
+    {"lease", "store", "tracking", "known_stores"},
     {"gan"},
     {"measure"},
     {"paths"},
@@ -25,6 +36,12 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = {
     "ganstudy.records",
     "ganstudy.storage",
+    "ganstudy.study_files",
+    "ganstudy.limits",
+    "ganstudy.checksums",
+    "ganstudy.table_checks",
+    "ganstudy.study.yaml_text",
+    "ganstudy.registry",
     "ganstudy.study.outcomes",
     "ganstudy.study.score_validity",
 }

@@ -23,6 +23,7 @@ from torch import Tensor
 from ganstudy.gan.config import at, updates
 from ganstudy.gan.datasets import Dataset, Split, normalize
 from ganstudy.gan.seeding import stream
+from ganstudy.limits import MOST_SAMPLES
 from ganstudy.measure.events import names
 from ganstudy.measure.features import (
     FEATURES,
@@ -167,6 +168,8 @@ class MeasureConfig:
 
     def check(self, dataset: Dataset) -> None:
         """Raise StudyError where these measures cannot be had or would mislead."""
+        if self.samples > MOST_SAMPLES:
+            raise StudyError("samples", f"must be at most {MOST_SAMPLES}, got {self.samples}")
         at("features", _asked, self.features.check, dataset)
         first = self.metrics[0]
         if not first.chooses:

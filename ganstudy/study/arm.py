@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ganstudy.gan.config import TrainConfig, merge
+from ganstudy.limits import NAME_LENGTH
 from ganstudy.registry import StudyError
 from ganstudy.study.reading import nested
 from ganstudy.study.space import Distribution, condition_of, draw, in_order
@@ -20,7 +21,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 def checked_name(value: object) -> str:
     """Return `value` if it is a name of a study or an arm, else raise StudyError."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise StudyError("", f"a name of letters, digits, _ and - is needed, got {value!r}")
+        raise StudyError("", f"a name of letters, digits, _ and - is needed, got {value!r:.200}")
+    if len(value) > NAME_LENGTH:
+        rule = f"a name of at most {NAME_LENGTH} letters is needed, since it names folders"
+        raise StudyError("", f"{rule}; {value[:20]}... has {len(value)}")
     return value
 
 

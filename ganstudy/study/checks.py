@@ -25,12 +25,13 @@ from ganstudy.gan.datasets import SPLITS, Dataset
 from ganstudy.gan.losses import Loss
 from ganstudy.gan.optimizers import OPTIMIZERS, SCHEDULES
 from ganstudy.gan.state import build_discriminator, build_generator
+from ganstudy.limits import MOST_TRIALS
 from ganstudy.measure.readers import NETWORK_READERS
 from ganstudy.paths import resolve_paths
 from ganstudy.registry import StudyError
 from ganstudy.study import recipes
 from ganstudy.study.arm import Arm
-from ganstudy.study.plan import Planned, planned
+from ganstudy.study.plan import Planned, count_trials, planned
 from ganstudy.study.reading import read_yaml, set_keys
 from ganstudy.study.recipes import Template
 from ganstudy.study.replicate import expand
@@ -58,14 +59,27 @@ def load_study(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
     data = set_keys(data, overrides, brought, partial(resolve_paths, folder=Path()))
     templates: dict[str, Template] = {}
     if data.get("replicate") is not None:
+        _check_resolved(path, data["replicate"])
         data, templates = at("replicate", expand, data)
     spec = parse_study(data, templates)
     check(spec)
     return spec
 
 
+def _check_resolved(path: Path, replicate: object) -> None:
+    """Refuse a study's folder that asks to read another study, which may be a server's.
+
+    What a run records is resolved: it names the configurations that it repeats.
+    """
+    recorded = path.name == "study.yaml" and (path.parent / "plan.jsonl").exists()
+    if recorded and isinstance(replicate, Mapping) and not replicate.get("configs"):
+        rule = "is missing: the study that it repeats is not read again; restore the file"
+        raise StudyError("replicate.configs", rule)
+
+
 def check(spec: StudySpec) -> None:
     """Build what every trial will need: data, networks, and measures that can be trusted."""
+    _check_size(spec)
     datasets = {arm.train({}, 0).dataset for arm in spec.arms}
     if len(datasets) > 1 or any("dataset" in key for arm in spec.arms for key in arm.space):
         raise StudyError(
@@ -83,6 +97,24 @@ def check(spec: StudySpec) -> None:
         at("stopping", _check_stopping, spec, spec.stopping)
     if spec.design.sampler == "grid":
         _check_grid(spec)
+
+
+def _check_size(spec: StudySpec) -> None:
+    """Refuse a study of more trials than a plan can hold; say which size would do."""
+    count, seeds = count_trials(spec, MOST_TRIALS), len(spec.design.seeds)
+    if count <= MOST_TRIALS:
+        return
+    fitting = MOST_TRIALS // (len(spec.arms) * seeds)
+    if spec.replicate is not None:
+        key, remedy = "replicate.seeds", "lower replicate.seeds or replicate.select.top"
+    elif spec.design.sampler == "grid":
+        key, remedy = "space", "give the grid fewer choices, or sampler: random and configs"
+    elif fitting:
+        key, remedy = "design.configs", f"lower it to {fitting} or less"
+    else:
+        key, remedy = "design.seeds", "name fewer seeds"
+    split = "or split the study into several, each with its own design.seed and --name"
+    raise StudyError(key, f"gives {count} trials, at most {MOST_TRIALS} fit: {remedy}, {split}")
 
 
 def _check_needs(spec: StudySpec) -> None:

@@ -98,7 +98,7 @@ def _control(kind: str, asked: object, arms: Sequence[Arm]) -> Control | None:
         if set(asked) != {"arm", word}:
             raise StudyError("", f"must be {{arm: ARM, {word}: NAME}}, got {asked!r}")
         return Control(checked_name(asked["arm"]), checked_name(asked[word]))
-    return Control(checked_name(asked), f"{asked}_{word}")
+    return Control(checked_name(asked), checked_name(f"{asked}_{word}"))
 
 
 def _with(arms: tuple[Arm, ...], control: Control, kind: str, *, known: bool) -> tuple[Arm, ...]:

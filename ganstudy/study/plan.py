@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ganstudy.gan.config import TrainConfig
@@ -46,6 +47,22 @@ def planned(spec: StudySpec) -> Iterator[Planned]:
                 values = values_of.get(arm.name)
                 if values is not None:
                     yield Planned(arm, config_id, seed + arm.seed_offset, values)
+
+
+def count_trials(spec: StudySpec, most: int) -> int:
+    """Count the trials of a study without drawing them, up to somewhat more than `most`."""
+    seeds = len(spec.design.seeds)
+    if spec.replicate is not None:
+        return seeds * sum(len(configs) for configs in (spec.replicate.configs or {}).values())
+    if spec.design.sampler != "grid":
+        count = spec.design.configs * len(spec.arms)
+    else:
+        count = 0
+        for arm in spec.arms:  # conditions make a grid smaller than the product of its choices
+            count += sum(1 for _ in islice(_products(arm), most + 1))
+            if count > most:
+                break
+    return seeds * (count + (len(spec.arms) if spec.design.include_defaults else 0))
 
 
 def plan(spec: StudySpec) -> list[TrialSpec]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from ganstudy.checksums import DamagedFile
 from ganstudy.registry import StudyError, unknown
 from ganstudy.storage import read_settings
+from ganstudy.study.yaml_text import load_yaml
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -29,11 +29,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         DamagedFile: If it is that of a study's folder and was changed: see `read_settings`.
         StudyError: For a file that cannot be read, is not UTF-8 or is not a YAML mapping.
     """
-    yaml = YAML(typ="safe", pure=True)
     data: object
     try:
-        data = yaml.load(_text_of(path))
-    except DamagedFile:
+        data = load_yaml(_text_of(path))
+    except (StudyError, DamagedFile):
         raise
     except OSError as error:
         raise StudyError("", f"cannot read the file: {error.strerror}") from None
@@ -88,7 +87,9 @@ def set_keys(
         if not equals or not key:
             raise StudyError("--set", f"must be KEY=VALUE, got {override!r}")
         try:
-            value = YAML(typ="safe", pure=True).load(text)
+            value = load_yaml(text)
+        except StudyError as error:
+            raise StudyError("--set", f"the value of {key} {error.rule}") from None
         except (YAMLError, ValueError):
             raise StudyError("--set", f"the value of {key} is not valid YAML: {text!r}") from None
         root, _, rest = key.partition(".")

@@ -10,11 +10,13 @@ import pydantic
 from pydantic import Field
 
 from ganstudy.gan.datasets.files import absolute
+from ganstudy.limits import MOST_TRIALS
 from ganstudy.paths import resolve_paths
 from ganstudy.records import load_results
 from ganstudy.registry import STRICT, StudyError, only_text_keys, translate
 from ganstudy.storage import location
 from ganstudy.store import StudyFolder
+from ganstudy.study.arm import checked_name
 from ganstudy.study.outcomes import OutcomeRule, rank_configs, select_candidates
 from ganstudy.study.reading import read_yaml
 from ganstudy.study.recipes import Template
@@ -44,10 +46,20 @@ class Replicate(pydantic.BaseModel):
     """Folder of the study whose configurations are repeated."""
     select: Select = Select()
     """Which of them."""
-    seeds: Annotated[int, Field(ge=1)] = 50
+    seeds: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 50
     """Training seeds per configuration: whole numbers from the source's largest seed on."""
     configs: dict[str, dict[str, dict[str, Any]]] | None = None
     """Arm -> config_id -> swept values, best first; filled in from the source."""
+
+    @pydantic.field_validator("configs")
+    @classmethod
+    def check_config_ids(
+        cls, configs: dict[str, dict[str, dict[str, Any]]] | None
+    ) -> dict[str, dict[str, dict[str, Any]]] | None:
+        """Refuse an id that is no name: it becomes part of a folder's name."""
+        for config_id in (c for of_arm in (configs or {}).values() for c in of_arm):
+            checked_name(config_id)
+        return configs
 
 
 def parse_replicate(value: object) -> Replicate:

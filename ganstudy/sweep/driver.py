@@ -26,7 +26,7 @@ from ganstudy.measure.metrics import METRICS, Curve
 from ganstudy.measure.protocol import Evaluator, MeasureConfig, evaluator
 from ganstudy.paths import store_paths, stored_uri
 from ganstudy.provenance import STUDY_ID, new_study_id, provenance, read_study_id, redact
-from ganstudy.records import read_events
+from ganstudy.records import TRIALS, read_events
 from ganstudy.storage import DamagedFile, write_settings
 from ganstudy.store import COMPONENTS, Attempt, StudyFolder
 from ganstudy.study.checks import notes
@@ -37,6 +37,7 @@ from ganstudy.study.plan import plan
 from ganstudy.study.plan import trial as build_trial
 from ganstudy.study.score_validity import find_doubts, recorded_facts, warning_text
 from ganstudy.study.spec import StudySpec
+from ganstudy.study_files import resolve_inside
 from ganstudy.sweep import local
 from ganstudy.sweep.recorder import Recorder
 from ganstudy.sweep.source import FixedPlan, Source
@@ -357,7 +358,7 @@ def _report_trial(
     checkpoint = spec.judgement.checkpoint
     at_update = trial["best_at" if checkpoint == "best" else "discriminator_updates"]
     trainer = build_trainer(_spec_of(spec, trial).train)
-    path = folder.folder / trial[f"generator_{checkpoint}"]
+    path = resolve_inside(folder.folder, trial[f"generator_{checkpoint}"], TRIALS)
     weights = Attempt(path.parent).read_file(path, read_torch)
     trainer.load_generator_state_dict(weights)
     who = {"arm": trial["arm"], "trial_id": trial["trial_id"]}

@@ -30,10 +30,11 @@ from ganstudy.measure.sanity import (
     Unavailable,
     bare_name,
 )
-from ganstudy.records import TrialStatus
+from ganstudy.records import TRIALS, TrialStatus
 from ganstudy.registry import StudyError
 from ganstudy.store import Attempt, StudyFolder
 from ganstudy.study.spec import StudySpec
+from ganstudy.study_files import resolve_inside
 from ganstudy.sweep.driver import prepare
 from ganstudy.trial import TrialSpec
 
@@ -237,7 +238,8 @@ def _ranked(
 
 def best_images(folder: StudyFolder, trial: Row, n: int, noise: torch.Generator) -> Tensor:
     """Return n images of the best checkpoint of a trial, a row of trials.parquet."""
-    trainer = build_trainer(TrialSpec.load(folder.folder / trial["config"]).train)
-    path = folder.folder / trial["generator_best"]
+    config = resolve_inside(folder.folder, trial["config"], TRIALS)
+    trainer = build_trainer(TrialSpec.load(config).train)
+    path = resolve_inside(folder.folder, trial["generator_best"], TRIALS)
     trainer.load_generator_state_dict(read_torch(path, Attempt(path.parent).remedy))
     return trainer.sample(n, noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ganstudy.gan.datasets.base import (
     split_by_size,
 )
 from ganstudy.gan.datasets.files import AbsolutePath, marks, refused
+from ganstudy.limits import explain_excess
 from ganstudy.registry import component
 
 Header = tuple[tuple[int, ...], np.dtype[Any]]
@@ -53,15 +55,18 @@ class Npz(Dataset):
         self._layout(shape)
         if dtype != np.uint8 and dtype.kind != "f":
             raise self._refused(self.images_key, f"is {dtype}", "store uint8, or floats in [0, 1]")
-        if shape[0] < 5 or not all(shape):
+        if shape[0] < 5 or min(shape) < 1:
             rule = f"has the shape {shape}"
             raise self._refused(self.images_key, rule, "three splits need at least 5 images")
+        # Floats are scaled and rounded on their way to bytes.
+        self._check_size(self.images_key, 3 if dtype == np.uint8 else 5)
         if self.labels_key is None:
             return
         labels_shape, labels_dtype = self._header(self.labels_key)
         if labels_shape != shape[:1] or labels_dtype.kind not in "iu":
             rule = f"is {labels_shape} {labels_dtype} for {shape[0]} images"
             raise self._refused(self.labels_key, rule, "store one whole number for each image")
+        self._check_size(self.labels_key, 3)
 
     def load(self) -> dict[Split, Labelled]:
         self.check()
@@ -108,6 +113,19 @@ class Npz(Dataset):
             rule = f"holds the label {labels.min()}"
             raise self._refused(self.labels_key, rule, "store whole numbers from 0")
         return torch.from_numpy(labels.astype(np.int64))
+
+    def _check_size(self, key: str, copies: int) -> None:
+        """Refuse an array whose header asks for more than the file holds, or than memory does."""
+        shape, dtype = self._header(key)
+        size = math.prod(shape) * dtype.itemsize
+        with zipfile.ZipFile(self.path) as archive:
+            member = archive.getinfo(f"{key}.npy")
+        if size > member.file_size:
+            rule = f"has {member.file_size} bytes where its header tells {size}"
+            raise self._refused(key, rule, "save it by numpy.savez")
+        rule = explain_excess(size, member.compress_size, copies)
+        if rule:
+            raise self._refused(key, rule, "store fewer or smaller images, by numpy.savez")
 
     def _header(self, key: str) -> Header:
         """Return shape and dtype of an array without reading it."""

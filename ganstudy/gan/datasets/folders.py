@@ -24,9 +24,12 @@ from ganstudy.gan.datasets.base import (
     split_order,
 )
 from ganstudy.gan.datasets.files import AbsolutePath, marks, refused
+from ganstudy.limits import MOST_PIXELS
 from ganstudy.registry import component
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"})
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
+"""What is decoded, whatever a file's name says: Pillow would run Ghostscript on PostScript."""
 Picture = Image.Image
 
 
@@ -41,7 +44,9 @@ def decoded(
     images = np.empty((len(paths), *shape), dtype=np.uint8)
     for image, path in zip(images, paths, strict=True):
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ValueError(f"it has more than {MOST_PIXELS} pixels")
                 pixels = square(picture.convert("L" if channels == 1 else "RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(

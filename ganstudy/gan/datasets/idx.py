@@ -17,6 +17,7 @@ from torch import Tensor
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.datasets.base import DATASETS, Dataset, Labelled, Split
 from ganstudy.gan.datasets.files import AbsolutePath, marks, refused
+from ganstudy.limits import explain_excess
 from ganstudy.registry import component
 
 CLASSES = 10
@@ -102,12 +103,16 @@ class IdxFolder(Dataset):
         try:
             with _opened(path) as file:
                 shape = _header(file, path, self.remedy)
-                header_size = file.tell()
+                header_size, told = file.tell(), math.prod(shape)
+                rule = explain_excess(told, path.stat().st_size)
+                if rule:
+                    raise refused(path, rule, self.remedy)
                 file.seek(0)
-                content = bytearray(file.read())
+                # No more than one byte too many of what may decompress to any size.
+                content = bytearray(file.read(header_size + told + 1))
         except (OSError, EOFError, zlib.error) as error:
             raise refused(path, f"cannot be read ({error})", self.remedy) from error
-        held, told = len(content) - header_size, math.prod(shape)
+        held = len(content) - header_size
         if held != told:
             rule = f"holds {held} bytes of data where its header tells {told}"
             raise refused(path, rule, self.remedy)

@@ -24,6 +24,7 @@ from ganstudy.gan.datasets.base import (
     split_by_size,
 )
 from ganstudy.gan.seeding import stream
+from ganstudy.limits import MOST_SAMPLES
 from ganstudy.registry import component
 
 
@@ -58,9 +59,9 @@ class StackedMNIST(Dataset):
     paper stacks the digits of all of MNIST.
     """
 
-    train: Annotated[int, Field(ge=1)] = 20_000
+    train: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 20_000
     """Images in train."""
-    test: Annotated[int, Field(ge=1)] = 5_000
+    test: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 5_000
     """Images in select, and as many in report."""
 
     def load(self) -> dict[Split, Labelled]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.datasets.base import DATASETS, Dataset, Labelled, Split
+from ganstudy.limits import MOST_SAMPLES
 from ganstudy.registry import component
 
 SIDE, SUBPIXELS = 28, 8
@@ -140,9 +141,9 @@ class ConvexPolygons(Dataset):
     to 255 k / 64, at most half a step of 1/255 away, and stay 65 different ones.
     """
 
-    train: Annotated[int, Field(ge=1)] = 60_000
+    train: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 60_000
     """Images in train."""
-    test: Annotated[int, Field(ge=1)] = 10_000
+    test: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 10_000
     """Images in select, and as many in report; all sizes together decide the shuffle."""
     variant: Variant = "published"
     """The published generator as it is, or with the rotation and the least angle it describes."""

@@ -13,9 +13,10 @@ from torch import Tensor
 from ganstudy.gan.architectures import ImageShape
 from ganstudy.gan.datasets.base import DATASETS, SPLITS, Dataset, Labelled, Split
 from ganstudy.gan.seeding import stream
+from ganstudy.limits import MOST_SAMPLES
 from ganstudy.registry import component
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
 WITHIN = 6
 """Standard deviations that must fit between a centre and the edge of [-1, 1]."""
 
