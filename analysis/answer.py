@@ -72,7 +72,8 @@ def leaders(study: Study) -> str:
     said = f"By {quantity(study)} ({better} is better, a failure the worst; the table's order) "
     if len(best) > 1:
         said += (
-            f"{listed([one.arm for one in best])} are level at {_interval(study, best[0].best)}."
+            f"{listed([one.arm for one in best])} share the first place at "
+            f"{_interval(study, best[0].best)}."
         )
     else:
         said += f"{_told(study, ranked[0])} is first, then {_follow(study, ranked[1:])}."
@@ -89,9 +90,8 @@ def _follow(study: Study, others: Sequence[RankedArm]) -> str:
     """Return the second arm, or all that share its rank."""
     second = [one for one in others if one.rank == others[0].rank]
     if len(second) > 1:
-        return (
-            f"{listed([one.arm for one in second])}, level at {_interval(study, second[0].best)}"
-        )
+        arms = listed([one.arm for one in second])
+        return f"{arms}, which share {_interval(study, second[0].best)}"
     return _told(study, second[0])
 
 
@@ -102,7 +102,7 @@ def _not_told_apart(study: Study, ranked: Sequence[RankedArm]) -> str:
     first, second = ranked[0].arm, ranked[1].arm
     if any(c.p < ALPHA and {c.first, c.second} == {first, second} for c in comparisons(study)):
         return ""
-    return f" Between {first} and {second} the tests tell no difference."
+    return f" Between {first} and {second} the tests show no difference."
 
 
 def _against_the_tests(study: Study, ranked: Sequence[RankedArm]) -> str:
@@ -198,8 +198,8 @@ def failures(study: Study) -> str:
     if most == fewest:
         return f"{told}, the same share in every arm."
     told += f": most in {_rates(most, shares)}, fewest in {_rates(fewest, shares)}."
-    low, high = shares[most[0]], shares[fewest[0]]
-    if low.low is not None and high.high is not None and low.low <= high.high:
+    worst, best = shares[most[0]], shares[fewest[0]]
+    if worst.low is not None and best.high is not None and worst.low <= best.high:
         told += " The intervals overlap, so this order may be chance."
     return told + _scores_of(study, fewest)
 
@@ -211,7 +211,7 @@ def _scores_of(study: Study, fewest: Sequence[str]) -> str:
     if study.adaptive or not behind:
         return ""
     places = listed([f"{one.arm} is {one.rank:g} of {len(ranked)}" for one in behind])
-    return f" Few failures are no good scores: by {quantity(study)} {places}."
+    return f" Few failures do not mean good scores: by {quantity(study)} {places}."
 
 
 def _rates(arms: Sequence[str], shares: Mapping[str, statistics.Estimate]) -> str:

@@ -132,7 +132,7 @@ def _median(study: Study, scores: pd.Series[float]) -> Estimate:
 
 
 def _best_of_k(study: Study, arm: str) -> Estimate:
-    """Return the quantity that orders the arms, as it is told."""
+    """Return the quantity that orders the arms, in the units of the score."""
     return signed(honest(best_of_arm(study, arm), study), study.sign)
 
 
@@ -208,7 +208,7 @@ def section(study: Study) -> Section | None:
 
 
 def _order(study: Study) -> str:
-    """Return by what the rows are ordered."""
+    """Describe the order of the rows."""
     if study.adaptive:
         return "Arms in the order of the study, since an adaptive search compares none."
     copies = " Copies that controls added stand last." if study.controls else ""

@@ -366,7 +366,7 @@ def _log_rank_part(data: Sequence[Lasting], key: str, what: str, sound: bool) ->
         return f"Arms are not tested for how long they last to {what}, {DEPENDENT}."
     rows = log_rank_data(data)
     if rows.empty:
-        return f"Arms are not tested for how long they last to {what}: none of these came to it."
+        return f"Arms are not tested for how long they last to {what}: no trial had the event."
     if not rows["tested"].any():
         least, pairs = rows["smallest_p"].min(), len(rows)
         most = max(len(lasting.times) for lasting in data)

@@ -31,7 +31,7 @@ QUICKSTART = {
 def named_first(study: Study) -> list[str]:
     """Return the arms that the answer puts first; none where it puts no arm first."""
     sentence = leaders(study)
-    if level := re.search(r"order\) (.*?) are level", sentence):
+    if level := re.search(r"order\) (.*?) share the first place", sentence):
         return re.split(", | and ", level[1])
     first = re.search(r"order\) (\S+) .*? is first", sentence)
     return [first[1]] if first else []
@@ -158,11 +158,11 @@ def test_a_lead_that_no_test_shows_is_said_to_be_none(synthetic):
     arms = {"a": scores, "b": swapped, "bad": [100 * v for v in scores]}
     told = " ".join(answer(Study.load(synthetic(arms, judgement={"k": 1}))))
     assert "This study shows that a scored better than bad" in told
-    assert "a and b are level at 6.5" in told
+    assert "a and b share the first place at 6.5" in told
     arms["b"] = [score + 0.1 for score in swapped]
     told = " ".join(answer(Study.load(synthetic(arms, at="near", judgement={"k": 1}))))
     assert "a 6.5" in told
-    assert "Between a and b the tests tell no difference" in told
+    assert "Between a and b the tests show no difference" in told
 
 
 def test_seeds_are_ordered_by_their_median():

@@ -2,8 +2,8 @@
 
 A detector is a frozen set of parameters; `start` gives a watcher for one trial, whose `update`
 takes points in the order of their recording and answers with an Event when one is detected, and
-with the same event again (same kind and onset) when it has ended. Constant time per point;
-memory does not grow with the run, or by its logarithm (oscillation).
+with the same event again (same kind and onset) when it has ended. The time per point is constant.
+Memory is constant, or grows with the logarithm of the run's length (oscillation).
 """
 
 from __future__ import annotations

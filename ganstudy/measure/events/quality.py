@@ -86,7 +86,7 @@ class Reading(NamedTuple):
 
 
 class Lowest:
-    """The lowest of a growing number of noisy readings, of which one in `ONE_IN` is left out.
+    """Keeps the lowest of a growing number of noisy readings, and finds the level they reach.
 
     The best of hundreds of noisy probes lies far below the level of the run by chance, so that
     an ordinary probe would seem to have dropped from it. So a level counts as reached if one in

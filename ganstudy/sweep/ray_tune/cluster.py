@@ -74,7 +74,10 @@ def _connect(address: str | None) -> None:
                 **quiet,
             )
         except Exception as error:  # after 30 s on a busy machine Ray raises just that
-            raise ClusterError(f"Ray does not start on this machine: {error}") from error
+            advice = "a busy machine may need another try; --in-process works without Ray"
+            raise ClusterError(
+                f"Ray does not start on this machine ({error}): {advice}"
+            ) from error
         return
     try:
         reach(address)
